@@ -71,7 +71,7 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
     made = (
         gate_section(run, asked.baseline, evidence, analysis),
         choose_section(evidence, analysis, plan),
-        pictures_section(run, evidence, top, asked.baseline, page),
+        pictures_section(run, evidence, top, asked.baseline, page, safe),
         frontier_section(evidence, analysis, top.test),
         people_section(run, evidence, analysis),
         arms_section(evidence, analysis, versus),
@@ -88,7 +88,7 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
         carbon_section(analysis),
     )
     sections = tuple(section for section in made if section is not None)
-    seen = glance(run, asked.baseline, evidence, analysis, top)
+    seen = glance(run, asked.baseline, evidence, analysis, top, safe)
     figures = (seen.figure, *(figure for section in sections for figure in section.figures))
     rules = frozenset().union(*(figure.rules for figure in figures if figure is not None))
     verdict = stamp(analysis.verdict)

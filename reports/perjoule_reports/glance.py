@@ -8,23 +8,30 @@ import polars as pl
 
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
-from perjoule_reports.drawing.figures import frontier, panels
+from perjoule_reports.drawing.figures import panels
+from perjoule_reports.drawing.overview import Overview
 from perjoule_reports.drawing.thumbs import Encoded, Stored, encode_all
 from perjoule_reports.evidence import Arm, Evidence, read_evidence
 from perjoule_reports.naming import capitalised
 from perjoule_reports.records import Figure, Glance, Headline, RunData, Thumb
-from perjoule_reports.sections import tables
 
 _LONGEST = 120
 _MOST_TRIED = 12  # a stored run may contain only some of its images
 
 
-def glance(run: RunData, baseline: RunData | None, evidence: Evidence, analysis: Analysis, top: Headline) -> Glance:
-    """Return the pair of images and the small frontier; each is None if the run does not have it."""
-    return replace(_pair(run, baseline, evidence, top), figure=_figure(evidence, analysis))
+def glance(
+    run: RunData, baseline: RunData | None, evidence: Evidence, analysis: Analysis, top: Headline, recommended: str = ""
+) -> Glance:
+    """Return the pair of images and the small frontier; each is None if the run does not have it.
+
+    `recommended` is the cell to deploy, or empty; a change that has not passed its gate is not recommended.
+    """
+    if analysis.verdict is not None and analysis.verdict.verdict != "pass":
+        recommended = ""
+    return replace(_pair(run, baseline, evidence, top), figure=_figure(evidence, analysis, top, recommended))
 
 
-def _figure(evidence: Evidence, analysis: Analysis) -> Figure | None:
+def _figure(evidence: Evidence, analysis: Analysis, top: Headline, recommended: str) -> Figure | None:
     """Return the panel of the anchor as a small figure; its data are in the section Frontier."""
     if evidence.primary is None:
         return None
@@ -32,14 +39,9 @@ def _figure(evidence: Evidence, analysis: Analysis) -> Figure | None:
     if not every:
         return None
     panel = next((p for p in every if any(a.cell_id == analysis.anchor for a in p.arms)), every[0])
-    drawn = frontier(evidence, panel, "glance", data=tables.panel_table(evidence, panel), small=True)
-    return replace(
-        drawn,
-        data=None,
-        caption="",
-        title=f"{capitalised(evidence.primary.label, evidence.primary.name)} against energy per image",
-        svg=drawn.svg.replace(" data-cell=", " data-of="),  # only the figures below take part in the keyboard's order
-    )
+    drawn = Overview(evidence=evidence, panel=panel, recommended=recommended, compared=(top.test, top.anchor))
+    label = capitalised(evidence.primary.label, evidence.primary.name)
+    return drawn.figure("glance", f"{label} against energy per image")
 
 
 def _pair(run: RunData, baseline: RunData | None, evidence: Evidence, top: Headline) -> Glance:

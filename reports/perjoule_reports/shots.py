@@ -55,7 +55,9 @@ class Shot:
             return f"{fmt.number(self.own_j / unit.factor)} {unit.unit}{brand}, {of}"
         if arm.energy.value is None:
             return "J not measured"
-        return f"{fmt.interval(arm.energy, unit)[0]} {unit.unit}{brand}, mean of the cell"
+        low, high = map(fmt.steps, arm.steps_spread or (None, None))
+        over = f", {low} to {high} steps" if low != high else ""  # another number of steps than the image has
+        return f"{fmt.interval(arm.energy, unit)[0]} {unit.unit}{brand}, mean of the cell{over}"
 
 
 @dataclass(frozen=True, kw_only=True)

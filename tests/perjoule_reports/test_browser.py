@@ -17,19 +17,68 @@ import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
 from tests.support.boards import traced_run
-from tests.support.browsing import DESK, PHONE, Visit, axe_findings, needs_chromium
+from tests.support.browsing import DESK, PHONE, TABLET, Visit, axe_findings, needs_chromium
 from tests.support.hostile import PROMPTS, hostile_run
 
+from perjoule.gating import GateConfig
 from perjoule.importing.conversion import import_table
+from perjoule.pytest_energy.page import Results, render_page
+from perjoule.pytest_energy.records import Judgement, Measured, Outcome
+from perjoule.running.reporting import ReportRequest
 from perjoule.runs.directory import load_run
 from perjoule.testing.nvml_simulator import compiler
 from perjoule_reports import build_report, render_html, render_index
+from perjoule_reports.pages.payload import to_json
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
 # the part of a run of the demo that its report needs
 DEMO = Path(__file__).parents[2] / "docs" / "demo-run.zip"
-KINDS = ("small", "hostile", "traced", "empty", "index")
+KINDS = ("small", "hostile", "traced", "empty", "gate", "index", "tests")
+
+
+OVERLAPS = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
+  const texts = [...svg.querySelectorAll('text')].filter(e => e.getClientRects().length);
+  const boxes = texts.map(e => [e.getBoundingClientRect(), e.textContent]);
+  return boxes.flatMap(([a, one], i) => boxes.slice(0, i).filter(([b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5 &&
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5).map(([, other]) => [svg.ariaLabel, one, other]));
+})"""
+CUT = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
+  const frame = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].map(e => [e.getBoundingClientRect(), e.textContent]).filter(([box]) =>
+    box.width && (box.right > frame.right + 1 || box.left < frame.left - 1 || box.bottom > frame.bottom + 1
+      || box.top < frame.top - 1));
+})"""
+
+
+def page_of_tests() -> str:
+    """The page of pytest's `--energy-report`."""
+    sides = [
+        {
+            f"tests/test_a.py::test_{name}": Measured(
+                nodeid=name,
+                energy_j=(joules, joules),
+                uncertainty_j=(0.1, 0.1),
+                duration_s=(1.0, 1.0),
+                iterations=1,
+                boundary="gpu-board",
+                provenance="estimated",
+                method="counter",
+            )
+            for name in ("short", "a_much_longer_name_of_a_test[with-parameters]", "hopeless")
+        }
+        for joules in (1.0, 1.2)
+    ]
+    outcomes: tuple[Outcome, ...] = ("fail", "pass", "inconclusive")
+    judged = {
+        name: Judgement(outcome=outcome, reason="why; because", change=0.2, low=0.1, high=0.3)
+        for name, outcome in zip(sides[1], outcomes, strict=True)
+    }
+    results = Results(
+        measured=sides[1], baseline=sides[0], judged=judged, baseline_name="main", missing=["x"], margin=0.05
+    )
+    return render_page(results, provenance="estimated", facts=[("boundary", "gpu-board")], beware=["missing: x"])
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +97,7 @@ def pages(small: Any, synthetic: Any, tmp_path_factory: pytest.TempPathFactory) 
     }
     if compiler() is not None:
         texts["traced"] = render_html(build_report(traced_run(folder / "runs" / "traced")))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"variant": v, "prompt_id": p, "seed": 1, "steps": s, "energy_j": s * 2.0, "quality:q": 1 - 1 / s}
         for v in ("a", "<b>")
         for p in PROMPTS[:9]
@@ -62,14 +111,29 @@ def pages(small: Any, synthetic: Any, tmp_path_factory: pytest.TempPathFactory) 
     (folder / "runs" / "import 1 <i>" / "report.html").write_text(
         render_html(build_report(load_run(folder / "runs" / "import 1 <i>"))), "utf-8"
     )
+    sides = []
+    for name, more, loss in (("before", 1.0, 0.0), ("worse", 1.2, 0.1)):
+        changed = [
+            row | {"energy_j": row["energy_j"] * (more + i % 5 / 100), "quality:q": row["quality:q"] - loss - i % 3 / 9,
+                   "prompt_id": f"{row['prompt_id']}-{i // len(rows)}",
+                   "provenance": "measured", "boundary": "gpu-board", "device": "H100"}
+            for i, row in enumerate(rows * 2)
+        ]  # fmt: skip
+        pl.DataFrame(changed).write_parquet(folder / f"{name}.parquet")
+        sides.append(import_table(folder / f"{name}.parquet", folder / "runs" / name))
+    gate = build_report(sides[1], ReportRequest(baseline=sides[0], gate=GateConfig(margin_quality=0.05)))
+    assert gate.stamp.word == "FAIL", gate.stamp.sentence
+    texts["gate"] = render_html(gate)
+    (folder / "runs" / "worse" / "result.json").write_text(to_json(gate.payload), "utf-8")
     texts["index"] = render_index(folder / "runs")
+    texts["tests"] = page_of_tests()
     twelve = synthetic.make_run(
         folder / "twelve", prompts=4, ladder=(1, 4, 25), seeds=(1,), metrics=("scene", "iclip"),
         variants=tuple(f"{name}-{n}" for n in (1, 2) for name in ("plain", "student", "cut", "cached", "int8", "fast")),
     )  # fmt: skip
     with ZipFile(DEMO) as archive:
         archive.extractall(folder / "demo")
-    texts["demo"] = render_html(build_report(load_run(folder / "demo")))
+    texts["demo"] = render_html(build_report(load_run(folder / "demo"), page=folder / "demo.html"))
     files = {"twelve": twelve.path / "report.html"}
     files["twelve"].write_text(render_html(build_report(twelve, page=files["twelve"])), "utf-8")
     for kind, text in texts.items():
@@ -168,7 +232,7 @@ def test_axe_finds_nothing_in_light_and_dark(visit: Any, kind: str) -> None:
         assert axe_findings(page) == []
 
 
-@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize("viewport", [PHONE, TABLET, DESK], ids=["phone", "tablet", "desk"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_sticks_out_and_nothing_is_tiny(visit: Any, kind: str, viewport: ViewportSize) -> None:
     page = visit(kind, viewport).page
@@ -189,6 +253,41 @@ def test_nothing_sticks_out_and_nothing_is_tiny(visit: Any, kind: str, viewport:
         }).filter(([size]) => size < 7.5)"""
     )
     assert small == []
+    assert page.evaluate(CUT) == []
+    page.wait_for_timeout(50)  # for the observer of sizes
+    without_cue = page.evaluate(
+        """() => [...document.querySelectorAll('body *')].filter(e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth
+          && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && getComputedStyle(e).maskImage === 'none'
+        ).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    assert without_cue == []
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_the_value_of_a_slider_is_next_to_its_label(visit: Any, viewport: ViewportSize) -> None:
+    page = visit("small", viewport).page
+    tops = "e => e.map(one => Math.round(one.getBoundingClientRect().top))"
+    labels, values = (page.locator(f"#chooser {part}").evaluate_all(tops) for part in ("label", "output"))
+    assert len(set(labels)) == 2
+    assert np.allclose(labels, values, atol=3)
+
+
+def test_what_is_scrolled_fades_only_where_there_is_more(visit: Any) -> None:
+    page = visit("small", PHONE).page
+    links = page.locator("nav .page")
+    faded = "e => [e.classList.contains('more-left'), e.classList.contains('more-right')]"
+    page.wait_for_function("document.querySelector('nav .more-right')")
+    assert links.evaluate(faded) == [False, True]
+    links.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
+    page.wait_for_function("document.querySelector('nav .more-left')")
+    assert links.evaluate(faded) == [True, False]
+
+
+def test_a_failed_run_is_one_red_card_on_a_phone(visit: Any) -> None:
+    row = visit("index", PHONE).page.locator(".runs .failed").first
+    grounds = row.evaluate("e => [e, ...e.children].map(one => getComputedStyle(one).backgroundColor)")
+    assert grounds[0] != "rgba(0, 0, 0, 0)"
+    assert set(grounds[1:]) == {"rgba(0, 0, 0, 0)"}
 
 
 def test_complete_without_javascript(visit: Any) -> None:
@@ -351,6 +450,34 @@ def test_the_report_of_the_demo_is_short(visit: Any) -> None:
     assert len(page.inner_text("body").split()) <= 4000
 
 
+LINKED = """() => {
+  const shown = selector => [...document.querySelectorAll(selector)].filter(e => e.checkVisibility());
+  const bodies = shown('main :is(img, .picture, tr, .prose, pre)');
+  return shown('main :is(h2, h3, h4)').map((head, i) => {
+    const body = bodies.find(e => head.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING) || head;
+    for (const e of [head, body]) {
+      e.id ||= `target-${i}-${e.tagName}`;
+      document.body.append(Object.assign(document.createElement('a'), { textContent: '.', href: `#${e.id}` }));
+    }
+    return [head.textContent, head.id, body.id];
+  });
+}"""
+
+
+@pytest.mark.parametrize("kind", ["small", "demo"])
+def test_no_heading_is_alone_at_the_foot_of_a_page(visit: Any, kind: str) -> None:
+    """Chromium writes where each target of a link is printed."""
+    page = visit(kind).page
+    page.emulate_media(media="print")
+    headings = page.evaluate(LINKED)
+    paper = page.pdf(prefer_css_page_size=True)
+    sheets = dict(re.findall(rb"/(\S+) \[(\d+) 0 R /XYZ", paper))
+    parted = [name for name, head, body in headings if sheets[head.encode()] != sheets[body.encode()]]
+    assert len(headings) > 5
+    assert len(set(sheets.values())) > 2
+    assert parted == []
+
+
 @pytest.mark.parametrize("kind", ["small", "hostile", "demo"])
 def test_paper_is_light_and_leaves_out_what_is_folded(visit: Any, kind: str) -> None:
     page = visit(kind, color_scheme="dark").page
@@ -376,17 +503,8 @@ def test_paper_is_light_and_leaves_out_what_is_folded(visit: Any, kind: str) -> 
     assert wide == []
 
 
-OVERLAPS = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
-  const texts = [...svg.querySelectorAll('text')].filter(e => e.getClientRects().length);
-  const boxes = texts.map(e => [e.getBoundingClientRect(), e.textContent]);
-  return boxes.flatMap(([a, one], i) => boxes.slice(0, i).filter(([b]) =>
-    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5 &&
-    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5).map(([, other]) => [svg.ariaLabel, one, other]));
-})"""
-
-
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
-@pytest.mark.parametrize("kind", ["small", "traced", "twelve"])
+@pytest.mark.parametrize("kind", ["small", "traced", "twelve", "gate"])
 def test_no_text_of_a_figure_covers_another(visit: Any, kind: str, viewport: ViewportSize) -> None:
     page = visit(kind, viewport).page
     unfold(page)
@@ -397,12 +515,40 @@ def test_no_text_of_a_figure_covers_another(visit: Any, kind: str, viewport: Vie
         assert page.evaluate(OVERLAPS) == []
 
 
+@pytest.mark.parametrize("kind", ["small", "twelve", "demo"])
+def test_each_label_of_a_frontier_is_nearest_to_what_it_names(visit: Any, kind: str) -> None:
+    """A number at a point of another variant is worse than none."""
+    page = visit(kind).page
+    wrong = page.evaluate(
+        """() => [...document.querySelectorAll('svg')].flatMap(svg => {
+          const seen = selector => [...svg.querySelectorAll(selector)].filter(e => e.getClientRects().length);
+          const centre = e => {
+            const b = e.getBoundingClientRect();
+            return [b.left + b.width / 2, b.top + b.height / 2];
+          };
+          const points = seen('[data-cell]').map(e => ({ id: e.id, arm: e.dataset.arm, at: centre(e) }));
+          const middles = points.flatMap((a, i) => points[i + 1]?.arm !== a.arm ? [] : // along its line
+            [{ arm: a.arm, at: [0, 1].map(k => (a.at[k] + points[i + 1].at[k]) / 2) }]);
+          const led = new Set(seen('[id*=-lead-]').map(e => e.id.replace('-lead-', '-steps-')));
+          return seen('[id*=-steps-], [id*=-name-]').filter(e => !led.has(e.id)).filter(label => {
+            const far = one => Math.hypot(...one.at.map((v, i) => v - centre(label)[i]));
+            const named = label.id.includes('-name-');
+            const nearest = [...points, ...(named ? middles : [])].reduce((a, b) => far(b) < far(a) ? b : a);
+            return named ? nearest.arm !== label.dataset.arm : nearest.id !== label.id.replace('-steps-', '-point-');
+          }).map(e => e.id);
+        })"""
+    )
+    assert page.locator(".glance [id*=-steps-]").count() >= (0 if kind == "twelve" else 2)  # it compares no cells
+    assert page.locator(".glance [id*=-name-]").count() >= 2
+    assert wrong == []
+
+
 @pytest.mark.parametrize("kind", ["small", "twelve"])
 def test_every_point_shows_itself_under_the_mouse(visit: Any, kind: str) -> None:
     """Whatever lies on it: lines, intervals, rings and other points."""
     page = visit(kind).page
     points = page.locator("svg:visible [data-cell]").all()
-    assert len(points) == (6 if kind == "small" else 72)
+    assert len(points) == (12 if kind == "small" else 108)  # the figure at the top has each cell as well
     for point in points[:: 1 if kind == "small" else 5]:
         point.evaluate("e => e.scrollIntoView({block: 'center', behavior: 'instant'})")
         box = point.bounding_box()
@@ -473,9 +619,59 @@ def test_two_images_are_compared_from_the_keyboard(visit: Any) -> None:
     cut = "() => getComputedStyle(document.querySelectorAll('.view')[1]).clipPath"
     page.locator(".viewer input[type=range]").fill("20")
     assert page.evaluate(cut) == "inset(0px 0px 0px 20%)"
+    line = page.locator(".view").nth(1).evaluate("e => getComputedStyle(e, '::before').left")
+    assert float(line.removesuffix("px")) == pytest.approx(0.2 * 340, abs=1)
+    assert "F flicker" in page.locator(f"#{page.locator('.stage').get_attribute('aria-describedby')}").inner_text()
     page.locator(".sheet li").nth(2).click()
     assert stage_of(page)[2] == "2"
     assert len(found.requests) == len([url for url in found.requests if url.startswith("data:")]) + 1
+
+
+def test_files_are_read_only_when_a_reader_asks_for_an_image(
+    visit: Any, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    """The demo's tiles are smaller than its images, so the viewer has files to read."""
+    files = lambda found: [url for url in found.requests[1:] if not url.startswith("data:")]  # noqa: E731
+    alone = tmp_path / "sent.html"
+    alone.write_bytes(pages["demo"].read_bytes())
+    for place in (pages["demo"], alone):
+        found = visit("demo")
+        found.requests.clear()
+        found.page.goto(place.as_uri())
+        assert found.page.evaluate("[...document.querySelectorAll('.view img')].every(e => e.naturalWidth > 0)")
+        assert files(found) == found.complaints == []
+        assert found.page.locator(".view .note:not(:empty)").count() == 0
+        found.page.get_by_title("next prompt").click()
+        found.page.wait_for_timeout(100)
+        assert all("/images/" in url for url in files(found))
+        assert len(files(found)) == 2
+
+
+def test_the_viewer_shows_the_largest_copy_in_a_page_sent_alone(
+    visit: Any, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    page = visit("demo").page
+    (tmp_path / "sent.html").write_bytes(pages["demo"].read_bytes())
+    page.goto((tmp_path / "sent.html").as_uri())
+    widths = page.evaluate(
+        """() => {
+          const width = new Map();
+          for (const image of document.querySelectorAll('img[data-key]')) {
+            width.set(image.dataset.key, Math.max(width.get(image.dataset.key) ?? 0, image.naturalWidth));
+          }
+          const keys = [...document.querySelector('.strip.paired').querySelectorAll('img')].slice(0, 2).map(
+            e => e.dataset.key);
+          const [id, seed] = keys[0].split('/').slice(2);
+          const at = JSON.parse(document.getElementById('perjoule-images').textContent).prompts.findIndex(
+            one => one[0] === id && String(one[1]) === seed);
+          document.querySelector('.viewer select').value = at;
+          document.querySelector('.viewer select').dispatchEvent(new Event('change'));
+          return keys.map(key => width.get(key));
+        }"""
+    )
+    page.wait_for_timeout(100)
+    assert widths == page.evaluate("[...document.querySelectorAll('.view img')].map(e => e.naturalWidth)")
+    assert page.locator(".view .note:not(:empty)").count() == 0
 
 
 def test_an_image_outside_the_page_is_read_from_the_run_or_missed_in_words(

@@ -34,8 +34,24 @@ def test_the_pair_are_the_cells_of_the_headline_and_the_median(small: SyntheticR
     differences = sorted(values[top.test][p] - values[top.anchor][p] for p in values[top.anchor])
     own = values[top.test][prompts[seen.prompt]] - values[top.anchor][prompts[seen.prompt]]
     assert own == pytest.approx(differences[3])
-    assert seen.figure is not None
-    assert " data-cell=" not in seen.figure.svg  # the large figure takes the keyboard
+
+
+def test_the_small_frontier_labels_the_marked_cells_and_names_every_variant(small: SyntheticRun) -> None:
+    evidence = read_evidence(small)
+    cells = [arm.cell_id for arm in evidence.arms]
+    top = Headline(sentence="", test=cells[2], anchor=cells[4])
+    figure = glance(small, None, evidence, Analysis(), top, recommended=cells[1]).figure
+    assert figure is not None
+    assert re.findall(r' data-cell="([^"]*)"', figure.svg) == cells  # each can be hovered
+    assert set(re.findall(r'id="glance-arm\d+-steps-(\d+)"', figure.svg)) == {"1", "2", "4"}
+    assert re.findall(r'id="glance-arm\d+-ring-(\d+)"', figure.svg) == ["1"]
+    assert {int(n) for n in re.findall(r'id="glance-arm(\d+)-name-', figure.svg)} | dict(figure.legend).keys() == {
+        evidence.series(variant) for variant in evidence.variants()
+    }
+    without = glance(small, None, evidence, Analysis(), Headline(sentence="")).figure
+    assert without is not None
+    assert "-ring-" not in without.svg
+    assert without.caption == ""
 
 
 def test_a_gate_shows_baseline_and_candidate(small: SyntheticRun) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from perjoule_reports import format as fmt
 from perjoule_reports.evidence import read_evidence
-from perjoule_reports.shots import Side, deciding_axes, pairs, shots
+from perjoule_reports.shots import Shot, Side, deciding_axes, pairs, shots
 
 pytestmark = pytest.mark.slow
 JOULES = fmt.Scale(factor=1.0, unit="J")
@@ -61,3 +61,11 @@ def test_metrics_that_cannot_compare_two_families_do_not_rank_them(usual):
     one, other = evidence.arms[0], replace(evidence.arms[-1], family="another")
     assert [a.name for a in deciding_axes(evidence, one, evidence.arms[-1])] == ["scene", "clip_text", "iclip"]
     assert [a.name for a in deciding_axes(evidence, one, other)] == ["scene", "clip_text"]
+
+
+def test_the_mean_of_a_cell_says_over_which_step_counts(small):
+    one = Side(run=small, arm=replace(read_evidence(small).arms[1], steps_spread=(3.0, 12.0)))
+    shot = Shot(
+        side=one, prompt_id="p", seed=1, steps=3, file="", sha256=None, score=None, own_j=None, windows=0
+    )  # fmt: skip
+    assert shot.joules(JOULES).endswith("mean of the cell, 3 to 12 steps")

@@ -16,6 +16,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH, and CHROMIUM names none")
+TABLET = ViewportSize(width=768, height=1024)
 PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1440, height=900)
 
 

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from perjoule.display import number, quantity
+from perjoule.display import number
 from perjoule.errors import PerjouleError, RunError, UsageError
 from perjoule.files import read_json, write_json, write_text
 from perjoule.protocols import EnergyMeter
@@ -29,13 +28,6 @@ from perjoule.warnings import has_code
 FOLDER = Path(".perjoule") / "energy"
 SCHEMA = 1
 _DISTURBING = ("W232", "W251", "W264")
-_OUTCOMES = {
-    "pass": "within the margin",
-    "fail": "above the margin",
-    "inconclusive": "inconclusive",
-    "invalid": "without a valid comparison",
-    "new": "not in the baseline",
-}
 
 
 class EnergyWarning(pytest.PytestWarning):
@@ -293,47 +285,35 @@ class EnergySession:
         if suffix == ".json":
             judged = {n: asdict(j) for n, j in self.judged.items()}
             return self._record() | {"baseline": self.baseline_name, "judged": judged, "missing": self.missing}
-        rows, beware = self._rows(), self._beware()
+        from perjoule.pytest_energy.page import Results, render_page
+
+        beware = self._beware()
+        results = Results(measured=self.measured, judged=self.judged, baseline=self.baseline, missing=self.missing,
+                          baseline_name=self.baseline_name, margin=self.margin)  # fmt: skip
         if suffix == ".md":
+            rows = self._rows()
             head, *body = ["| " + " | ".join(map(_markdown, row)) + " |" for row in rows] or [""]
             table = [head, "|" + "---|" * len(rows[0]), *body, ""] if rows else []
-            lines = [_markdown(self._headline()), "", *table, *(f"- {_markdown(line)}" for line in beware)]
+            told = dict.fromkeys(filter(None, (results.headline(), results.counts())))
+            reasons = [f"{nodeid}: {j.reason}" for nodeid, j in self.judged.items() if j.outcome not in ("pass", "new")]
+            lines = [*(line for text in told for line in (_markdown(text), "")), *table,
+                     *(f"- {_markdown(line)}" for line in (*reasons, *beware))]  # fmt: skip
             return "\n".join(lines) + "\n"
-        from perjoule.pytest_energy.page import render_page
-
         measured = list(self.measured.values())
         return render_page(
-            headline=self._headline(),
+            results,
             provenance=weakest(m.provenance for m in measured if m.known),
-            badges=[
+            facts=[
                 *(("boundary", boundary) for boundary in sorted({m.boundary for m in measured})),
                 *((name, value) for name, value in self.system.items() if isinstance(value, str) and value),
             ],
             beware=beware,
-            table=rows,
         )
-
-    def _headline(self) -> str:
-        """Return the session in a sentence."""
-        if not self.measured:
-            return "No energy test ran."
-        if self.judged:
-            counts: Counter[str] = Counter(judgement.outcome for judgement in self.judged.values())
-            parts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
-            return f"Compared with baseline {self.baseline_name!r}: {', '.join(parts)}."
-        means = sorted(mean for m in self.measured.values() if (mean := m.mean_j) is not None)
-        tests = f"{len(self.measured)} {'test' if len(self.measured) == 1 else 'tests'}"
-        if not means:
-            return f"The energy of {tests} could not be measured."
-        span = dict.fromkeys(quantity(mean, "J") for mean in (means[0], means[-1]))
-        return f"{tests}: {' to '.join(span)} per call."
 
     def _beware(self) -> list[str]:
         """Return what to consider before using the numbers."""
         note = provenance_note(m.provenance for m in self.measured.values())
-        failed = {nodeid: j for nodeid, j in self.judged.items() if j.outcome not in ("pass", "new")}
         return [
-            *(f"{nodeid}: {judgement.reason}" for nodeid, judgement in failed.items()),
             *(f"missing: {nodeid} is in baseline {self.baseline_name!r} but did not run" for nodeid in self.missing),
             *([f"{note[0].upper()}{note[1:]}: {self._method()}."] if note else []),
             *self._disturbances(),

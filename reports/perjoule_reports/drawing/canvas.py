@@ -85,6 +85,11 @@ def text_width(texts: Iterable[str], size: float) -> float:
     return max((len(t) for t in texts), default=0) * _CHARACTER * size / 72
 
 
+def line_height(font: float) -> float:
+    """Height of a line of text in inches, as browsers measure it."""
+    return 1.25 * font / 72
+
+
 def settle(axes: Axes, size: tuple[float, float], room: Room) -> None:
     """Place the axes in the figure, once their ticks and labels are known."""
     labels = axes.yaxis.get_majorticklabels()
@@ -94,10 +99,11 @@ def settle(axes: Axes, size: tuple[float, float], room: Room) -> None:
     width, height = size
     left = min(left, 0.55 * width) if room.left is None else room.left
     last = [label.get_text() for label in axes.xaxis.get_majorticklabels()[-1:]]
-    right = max(room.right, text_width(last, font) / 2)  # the last tick may be at the end of the axis
-    axes.set_position((
-        left / width,
-        bottom / height,
-        max(0.2, 1 - (left + right) / width),
-        max(0.2, 1 - (bottom + room.top) / height),
-    ))  # fmt: skip
+    right = max(room.right, text_width(last, font) / 2 + 0.03)  # the last tick may be at the end of the axis
+    across = max(0.2 * width, width - left - right)
+    axes.set_position((left / width, bottom / height, across / width, max(0.2, 1 - (bottom + room.top) / height)))
+    if room.left is not None:  # at the edge, because the script may show longer ticks than there are now
+        axes.yaxis.set_label_coords((0.24 - left) / across, 0.5)
+    label = axes.xaxis.label
+    beyond = left + (across + text_width([label.get_text()], float(label.get_fontsize()))) / 2 - width
+    label.set_x(0.5 - max(0.0, beyond) / across)  # under narrow axes at the right, the end of the label would be cut

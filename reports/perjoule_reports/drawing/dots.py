@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFor
 from perjoule.statistics.resampling import Array
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
-from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE
+from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE, Room
 from perjoule_reports.drawing.plots import colour, grid, make_figure, marker
 from perjoule_reports.drawing.svg import CARD, INK, MUTED, SERIES
 from perjoule_reports.records import Figure, Table
@@ -129,13 +129,13 @@ def cumulative_figure(
         axes.plot([median], [50], marker="o", markersize=7, color=SERIES[1], markeredgecolor=CARD)
         axes.annotate(f"median {fmt.number(median, 2)}", (median, 50), xytext=(8, -12), textcoords="offset points",
                       color=SERIES[1], fontsize=9, fontweight="bold")  # fmt: skip
-        right = not better.startswith("←")
-        where, ha = (0.98, "right") if right else (0.02, "left")
-        axes.annotate(better, (where, 0.04), xycoords="axes fraction", ha=ha, color=MUTED, fontsize=9)
+        where, ha = (0, "left") if better.startswith("←") else (1, "right")
+        axes.annotate(better, (where, 1), xytext=(0, 5), xycoords="axes fraction", textcoords="offset points", ha=ha,
+                      color=MUTED, fontsize=9)  # fmt: skip
         axes.set_xlabel(label)
         axes.set_ylabel("% of prompts at or below")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         grid(axes)
 
     return make_figure(name, title, draw, description=description, caption=caption, wide=SMALL, narrow=None,
-                       data=data, small=True)  # fmt: skip
+                       room=lambda _: Room(top=0.3), data=data, small=True)  # fmt: skip

@@ -19,7 +19,7 @@ from perjoule.statistics.attainment import Attainment
 from perjoule.statistics.resampling import Array
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
-from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE, Room, settle, text_width
+from perjoule_reports.drawing.canvas import NARROW, SMALL, WIDE, Room, line_height, settle, text_width
 from perjoule_reports.drawing.labels import Board, Point
 from perjoule_reports.drawing.plots import GLYPHS, MARKERS, colour, dash, grid, make_figure, marker, of_joules
 from perjoule_reports.drawing.scales import Scale, apply, energy_scale, quality_scale
@@ -31,8 +31,8 @@ from perjoule_reports.records import Figure, Table
 __all__ = ["GLYPHS", "MARKERS", "Arrow", "Panel", "frontier", "panels"]
 
 _TOP = 0.3  # inches for the words over the good corner
-_SMALL_ROOM = Room(left=0.82, top=_TOP)  # equal axes in figures that are compared
-_RING = 0.1  # inches from the centre of a ring to its outer edge
+SMALL_ROOM = Room(left=0.82, top=_TOP)  # equal axes in figures that are compared
+RING = 0.1  # inches from the centre of a ring to its outer edge
 _LONGEST_NAME = 28  # characters of a metric next to an axis
 _MOST_LABELS, _MOST_LABELS_SMALL = 60, 14
 
@@ -87,9 +87,9 @@ def frontier(
     ringed = [a.cell_id for a in panel.arms if a.on_frontier.get(axis.name)]
     gids = [f"arm{evidence.series(arm.variant)}-point-{i}" for i, arm in enumerate(panel.arms)]
     series = {arm.variant: evidence.series(arm.variant) for arm in panel.arms}
-    across, up = _scales(panel, unit)
+    across, up = scales_of(panel, unit)
     widest = text_width([text for _, text in up.candidates], 10)  # the script may show any of them
-    room = _SMALL_ROOM if small else Room(left=0.4 + widest, top=_TOP)
+    room = SMALL_ROOM if small else Room(left=0.4 + widest, top=_TOP)
 
     def draw(axes: Axes, size: tuple[float, float]) -> None:
         axes.patch.set_gid("frame")
@@ -101,10 +101,10 @@ def frontier(
         fits = text_width([whole], 10) <= size[1] - room.bottom - room.top
         axes.set_ylabel(whole if fits else fmt.shorten(axis.label, _LONGEST_NAME))
         settle(axes, size, room)
-        _dominated(axes, panel, unit, across, up)
+        shade_dominated(axes, panel, unit, across, up)
         if band is not None:
             _area(axes, band.energy_j / unit.factor, band.low, band.high, "attainment", 0.16)
-        board = _board(axes, panel, unit, size)
+        board = board_of(axes, panel, unit, size)
         for variant, number in series.items():
             _ladder(axes, panel, number, variant, unit, small=size is SMALL)
         if arrow is not None and size is not SMALL:
@@ -133,7 +133,7 @@ def frontier(
         caption="; ".join(filter(None, remarks)),
         description=f"{fmt.plural(len(panel.arms), 'cell')}. On the Pareto frontier: {', '.join(ringed) or 'none'}. "
         "The table next to the figure contains the numbers.",
-        tooltips={gid: _tooltip(arm, axis) for gid, arm in zip(gids, panel.arms, strict=True)},
+        tooltips={gid: tooltip(arm, axis) for gid, arm in zip(gids, panel.arms, strict=True)},
         marks=marks | {"frame": {"across": across.fine(), "up": up.fine()}},
         wide=SMALL if small else WIDE,
         narrow=None if small else NARROW,
@@ -151,7 +151,7 @@ def _scale_remark(evidence: Evidence, axis: Axis) -> str:
     return f"compares with {against}, so never between families"
 
 
-def _scales(panel: Panel, unit: fmt.Scale) -> tuple[Scale, Scale]:
+def scales_of(panel: Panel, unit: fmt.Scale) -> tuple[Scale, Scale]:
     """The scales of energy and of quality."""
     qualities = [a.quality[panel.axis.name] for a in panel.arms]
     return (
@@ -165,7 +165,7 @@ def _scales(panel: Panel, unit: fmt.Scale) -> tuple[Scale, Scale]:
     )
 
 
-def _dominated(axes: Axes, panel: Panel, unit: fmt.Scale, across: Scale, up: Scale) -> None:
+def shade_dominated(axes: Axes, panel: Panel, unit: fmt.Scale, across: Scale, up: Scale) -> None:
     """Shade what the frontier dominates and say which corner is good."""
     ringed = [a for a in panel.arms if a.on_frontier.get(panel.axis.name)]
     corners = sorted(((a.energy.value or 0) / unit.factor, a.quality[panel.axis.name].value or 0) for a in ringed)
@@ -184,19 +184,19 @@ def _area(axes: Axes, x: Array, low: Array | float, high: Array, gid: str, alpha
     axes.fill(np.append(edge, edge[::-1]), np.append(top, bottom[::-1]), color=GOOD, alpha=alpha, linewidth=0, gid=gid)
 
 
-def _board(axes: Axes, panel: Panel, unit: fmt.Scale, size: tuple[float, float]) -> Board:
+def board_of(axes: Axes, panel: Panel, unit: fmt.Scale, size: tuple[float, float]) -> Board:
     """The space inside the axes in inches, with all points and lines marked as occupied."""
     box = axes.get_position()
     board = Board(width=size[0] * box.width, height=size[1] * box.height)
     for variant in dict.fromkeys(a.variant for a in panel.arms):
-        points = [_inches(axes, board, a, panel.axis, unit) for a in _rungs(panel, variant)]
-        board.block(points)
+        points = [inches(axes, board, a, panel.axis, unit) for a in rungs_of(panel, variant)]
+        board.add_points(points)
         if len(panel.arms) <= 60:
             board.block_line(points)
     return board
 
 
-def _inches(axes: Axes, board: Board, arm: Arm, axis: Axis, unit: fmt.Scale) -> Point:
+def inches(axes: Axes, board: Board, arm: Arm, axis: Axis, unit: fmt.Scale) -> Point:
     at = ((arm.energy.value or 1.0) / unit.factor, arm.quality[axis.name].value or 0.0)
     return _place(axes, board, at)
 
@@ -206,18 +206,18 @@ def _place(axes: Axes, board: Board, at: Point) -> Point:
     return float(x) * board.width, float(y) * board.height
 
 
-def _rungs(panel: Panel, variant: str) -> list[Arm]:
+def rungs_of(panel: Panel, variant: str) -> list[Arm]:
     arms = [a for a in panel.arms if a.variant == variant]
     return sorted(arms, key=lambda a: (a.steps or 0, a.energy.value or 0))
 
 
 def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale, *, small: bool) -> None:
     places = {id(arm): i for i, arm in enumerate(panel.arms)}
-    arms = _rungs(panel, variant)
+    arms = rungs_of(panel, variant)
     x = [(a.energy.value or 0) / unit.factor for a in arms]
     y = [a.quality[panel.axis.name].value or 0 for a in arms]
     if len(arms) > 1:
-        _line_of(axes, x, y, color=colour(series), linestyle=dash(series), linewidth=1.3 if small else 1.8, alpha=0.75,
+        add_line(axes, x, y, color=colour(series), linestyle=dash(series), linewidth=1.3 if small else 1.8, alpha=0.75,
                  gid=f"arm{series}-ladder")  # fmt: skip
     upright = [(px, a.quality[panel.axis.name]) for px, a in zip(x, arms, strict=True)]
     upright = [(px, q) for px, q in upright if q.bounded]
@@ -230,16 +230,16 @@ def _ladder(axes: Axes, panel: Panel, series: int, variant: str, unit: fmt.Scale
     for arm, px, py in zip(arms, x, y, strict=True):
         place = places[id(arm)]
         if arm.on_frontier.get(panel.axis.name):
-            _line_of(axes, [px], [py], linestyle="", marker="o", markersize=12.5, markerfacecolor="none",
+            add_line(axes, [px], [py], linestyle="", marker="o", markersize=12.5, markerfacecolor="none",
                      markeredgecolor=INK, markeredgewidth=1.2, gid=f"arm{series}-ring-{place}")  # fmt: skip
-        _line_of(axes, [px], [py], linestyle="", marker=marker(series), markersize=6 if small else 7,
+        add_line(axes, [px], [py], linestyle="", marker=marker(series), markersize=6 if small else 7,
                  color=colour(series), markeredgecolor=CARD, markeredgewidth=0.8,
                  gid=f"arm{series}-point-{place}")  # fmt: skip
 
 
-def _line_of(axes: Axes, x: Sequence[float], y: Sequence[float], **style: Any) -> None:
-    """Add a line or a marker; `axes.plot` also computes limits, which takes twice as long."""
-    axes.add_artist(Line2D(x, y, **style))
+def add_line(axes: Axes, x: Sequence[float], y: Sequence[float], **style: Any) -> None:
+    """Add a line, or a marker, which may stick out of the axes; `axes.plot` also computes limits, in twice the time."""
+    axes.add_artist(Line2D(x, y, **style)).set_clip_on(style.get("marker") is None)
 
 
 def _saving(axes: Axes, arrow: Arrow, unit: fmt.Scale, board: Board) -> None:
@@ -247,7 +247,8 @@ def _saving(axes: Axes, arrow: Arrow, unit: fmt.Scale, board: Board) -> None:
     style = {"arrowstyle": "->", "color": GOOD, "linewidth": 2.2, "shrinkA": 4, "shrinkB": 4}
     axes.annotate("", (ends[1], arrow.quality), (ends[0], arrow.quality), arrowprops=style).set_gid("saving-arrow")
     middle = (math.sqrt(ends[0] * ends[1]), arrow.quality)
-    place = board.place(_place(axes, board, middle), text_width([arrow.words], 9.5), _line(9.5))
+    room = (text_width([arrow.words], 9.5), line_height(9.5))
+    place = board.place(_place(axes, board, middle), *room, own=board.points)  # it names no point
     if place is not None:
         axes.annotate(arrow.words, middle, xytext=(place.dx, place.dy), textcoords="offset points", ha=place.ha,
                       va=place.va, color=GOOD, fontsize=9.5, fontweight="bold", gid="saving-words")  # fmt: skip
@@ -257,16 +258,16 @@ def _numbers(
     axes: Axes, panel: Panel, series: Mapping[str, int], unit: fmt.Scale, board: Board, *, small: bool
 ) -> None:
     """Label points with their step counts: the frontier first, then the ends of ladders, then any that fit."""
-    ends = {id(rungs[i]) for v in series for rungs in [_rungs(panel, v)] for i in (0, -1)}
+    ends = {id(rungs[i]) for v in series for rungs in [rungs_of(panel, v)] for i in (0, -1)}
     wanted = [(place, a) for place, a in enumerate(panel.arms) if a.steps is not None]
     wanted.sort(key=lambda w: (not w[1].on_frontier.get(panel.axis.name), id(w[1]) not in ends, w[1].energy.value or 0))
     font = 7.5 if small else 8.5
     named = False
     for place, arm in wanted[: _MOST_LABELS_SMALL if small else _MOST_LABELS]:
-        at = _inches(axes, board, arm, panel.axis, unit)
+        at = inches(axes, board, arm, panel.axis, unit)
         for text in (fmt.steps(arm.steps),) if named or small else (fmt.step_count(arm.steps), fmt.steps(arm.steps)):
-            gap = _RING if arm.on_frontier.get(panel.axis.name) else 0.0
-            spot = board.place(at, text_width([text], font), _line(font), gap)
+            gap = RING if arm.on_frontier.get(panel.axis.name) else 0.0
+            spot = board.place(at, text_width([text], font), line_height(font), gap)
             if spot is not None:
                 named = True
                 number = series[arm.variant]
@@ -276,16 +277,11 @@ def _numbers(
                 break
 
 
-def _line(font: float) -> float:
-    """Height of a line of text in inches, as browsers measure it."""
-    return 1.25 * font / 72
-
-
 def _present(value: Interval) -> list[float]:
     return [v for v in (value.value, value.low, value.high) if v is not None and np.isfinite(v)]
 
 
-def _tooltip(arm: Arm, axis: Axis) -> str:
+def tooltip(arm: Arm, axis: Axis) -> str:
     unit = fmt.scale([arm.energy.value], "J")
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(arm.quality[axis.name])
     mark = f" {arm.brand}" if arm.brand else ""

@@ -7,6 +7,7 @@ prompts. If windows contain several prompts, the two have different units, and t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,12 +18,15 @@ from perjoule.gating.pairing import Pairs
 from perjoule.statistics.resampling import Array
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
+from perjoule_reports.drawing.canvas import Room, line_height, settle, text_width
+from perjoule_reports.drawing.labels import Board, Point
 from perjoule_reports.drawing.plots import grid, make_figure, of_joules
 from perjoule_reports.drawing.svg import GOOD, INK, MUTED, SERIES
 from perjoule_reports.records import Cell, Column, Figure, Table
 
 LEVEL = 0.95
 _PLACES = 96
+_FONT = 9.5
 
 
 def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: str) -> Figure | None:
@@ -47,8 +51,6 @@ def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: s
                           linewidth=0, gid="margins")  # fmt: skip
         axes.plot([left, 100 * margin_e, 100 * margin_e], [-margin_q, -margin_q, top],
                   color=GOOD, linewidth=1.6, linestyle=(0, (5, 2)))  # fmt: skip
-        axes.annotate("inside both margins", (left, -margin_q), xytext=(8, 6), textcoords="offset points",
-                      color=GOOD, fontsize=9.5, fontweight="bold")  # fmt: skip
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.axvline(0, color=MUTED, linewidth=0.8)
         if len(region):
@@ -57,15 +59,19 @@ def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: s
         axes.plot([ends_x[-1]] * 2, ends_y[:2], color=INK, linewidth=1.4)
         axes.plot([ends_x[-1]], [ends_y[-1]], marker="D", markersize=8, color=SERIES[0], markeredgecolor=INK,
                   gid="change")  # fmt: skip
-        axes.annotate("candidate", (ends_x[-1], ends_y[-1]), xytext=(9, 7), textcoords="offset points", color=SERIES[0],
-                      fontsize=9.5, fontweight="bold")  # fmt: skip
-        axes.annotate("baseline", (0, 0), xytext=(-6, -13), textcoords="offset points", ha="right", color=MUTED,
-                      fontsize=9.5)  # fmt: skip
         axes.set_xlabel(of_joules("change of energy per image (%", provenance) + ")")
         axes.set_ylabel(f"change of {verdict.metric}" + (f" ({unit})" if unit else "") + ", up is better")
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_locator(MaxNLocator(6))
         grid(axes)
+        settle(axes, size, Room())
+        spots = {"candidate": (ends_x[-1], ends_y[-1]), "baseline": (0.0, 0.0)}
+        lines = [
+            [(left, 0.0), (right, 0.0)], [(0.0, bottom), (0.0, top)],
+            [(left, -margin_q), (100 * margin_e, -margin_q), (100 * margin_e, top)],
+            [(x, spots["candidate"][1]) for x in ends_x[:2]], [(spots["candidate"][0], y) for y in ends_y[:2]],
+        ]  # fmt: skip
+        _write_names(axes, size, spots, lines, ((left, -margin_q), (100 * margin_e, top)))
 
     return make_figure(
         "gate-plane",
@@ -78,6 +84,49 @@ def plane_figure(verdict: Verdict, pairs: Pairs, provenance: str | None, unit: s
         f"{verdict.config.level:.0%} interval of each axis",
         data=_table(verdict, region),
     )
+
+
+def _write_names(
+    axes: Axes,
+    size: tuple[float, float],
+    spots: Mapping[str, Point],
+    lines: Sequence[Sequence[Point]],
+    inside: tuple[Point, Point],
+) -> None:
+    """Name the candidate, the baseline and the box of the margins, each where it covers nothing and is not cut."""
+    box = axes.get_position()
+    board = Board(width=size[0] * box.width, height=size[1] * box.height)
+
+    def place(at: Point) -> Point:
+        x, y = axes.transLimits.transform(axes.transScale.transform(at))
+        return float(x) * board.width, float(y) * board.height
+
+    board.add_points(place(at) for at in spots.values())
+    _write_box(axes, board, place(inside[0]), place(inside[1]))
+    for line in lines:
+        board.block_line([place(at) for at in line], 0.015)
+    weights = {"candidate": "bold", "baseline": "normal"}
+    for (name, at), shade in zip(spots.items(), (SERIES[0], MUTED), strict=True):
+        room = (text_width([name], _FONT), line_height(_FONT))
+        tries = ((gap, own) for own in ((), board.points) for gap in (0.0, 0.15, 0.25))
+        spot = next(filter(None, (board.place(place(at), *room, gap, own=own) for gap, own in tries)), None)
+        if spot is not None:
+            axes.annotate(name, at, xytext=(spot.dx, spot.dy), textcoords="offset points", ha=spot.ha, va=spot.va,
+                          color=shade, fontsize=_FONT, fontweight=weights[name])  # fmt: skip
+
+
+def _write_box(axes: Axes, board: Board, corner: Point, opposite: Point) -> None:
+    """Name the box of the margins at its left side, clear of the points."""
+    (x, low), (end, high) = corner, opposite
+    words = "inside both margins"
+    words = words if text_width([words], _FONT) + 0.3 < end - x else "inside both\nmargins"
+    room = (text_width(words.split("\n"), _FONT), (1 + words.count("\n")) * line_height(_FONT))
+    for y in (low, (low + high) / 2, high - 0.6):
+        if board.place((x, y), *room, own=board.points, ways=((1, 1),)):
+            at = (x / board.width, y / board.height)
+            axes.annotate(words, at, xycoords="axes fraction", xytext=(9, 6), textcoords="offset points", color=GOOD,
+                          fontsize=_FONT, fontweight="bold", linespacing=1.3)  # fmt: skip
+            return
 
 
 def joint_region(pairs: Pairs) -> Array:

@@ -1,8 +1,8 @@
 """The two axes of a frontier: limits, ticks, and how values become places between the ends.
 
-Joules have a log2 axis. Quality has a linear axis, unless most values lie close to the best possible one: then equal
-distances multiply what is missing to that bound, 1 − q for a share, by equal factors. Linear axes draw such values on
-top of each other.
+Joules have a log2 axis. Quality has a linear axis, unless most values, or all of them, lie close to the best possible
+one: then equal distances multiply what is missing to that bound, 1 − q for a share, by equal factors. Linear axes draw
+such values on top of each other. No axis goes beyond the best possible value.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from perjoule_reports.drawing.canvas import text_width
 Curve = Callable[[Array], Array]
 
 _CROWDED = 8  # the axis is stretched if the largest distance to the bound is this multiple of the median one
+_NEAR, _APART = 0.1, 4  # so is it if all distances are at most this share of the bound, and differ by this factor
 _LEAST_CELLS = 4
 _MOST_DECADES = 3  # below this many decades of distance the stretched axis is linear
 _MOST_FINE = 40
@@ -98,6 +99,7 @@ def quality_scale(values: Sequence[float], ends: Sequence[float], *, higher: boo
         room = (max(shown) - min(shown)) * 0.1 or abs(max(shown)) * 0.05 or 0.5
         worst, best = (min(shown) - room, max(shown) + 1.6 * room) if higher else (max(shown) + room,
                                                                                    min(shown) - 1.6 * room)  # fmt: skip
+        best = _at_most(best, values, bound, sign)
         low, high = min(worst, best), max(worst, best)
         few, many = (_labelled(list(MaxNLocator(n).tick_values(low, high)), low, high) for n in (6, 24))
         return Scale(low=worst, high=best, forward=lambda v: sign * v, backward=lambda v: sign * v,
@@ -110,8 +112,8 @@ def quality_scale(values: Sequence[float], ends: Sequence[float], *, higher: boo
         return np.asarray(bound + sign * width * np.sinh(place))
 
     places = forward(np.array([*values, *ends, bound]))
-    room = 0.06 * float(np.ptp(places))
-    worst, best = (float(v) for v in backward(np.array([places.min() - room, places.max() + room])))
+    worst = float(backward(places.min() - 0.06 * np.ptp(places)))
+    best = _at_most(float(backward(places.max())), values, bound, sign)
     largest = math.ceil(math.log10(abs(bound - worst)))
     steps = [m * 10.0 ** (largest - k) for m in (1, 3, 5, 2, 7) for k in range(_MOST_DECADES + 2)]
     ticks = [bound, *(bound - sign * step for step in steps if step >= width / 2)]
@@ -142,9 +144,18 @@ def _stretch(values: Sequence[float], bound: float) -> float | None:
     """Return the distance to the bound below which a stretched axis is linear; None if a linear axis shows enough."""
     gaps = np.sort(np.abs(bound - np.asarray(values, float)))
     positive = gaps[gaps > 0]
-    if len(gaps) < _LEAST_CELLS or not len(positive) or gaps[-1] < _CROWDED * float(np.median(gaps)):
+    if len(gaps) < _LEAST_CELLS or not len(positive):
         return None
-    return float(max(positive[0], gaps[-1] / 10**_MOST_DECADES))
+    crowded = gaps[-1] >= _CROWDED * float(np.median(gaps))
+    near = gaps[-1] <= _NEAR * abs(bound) and gaps[-1] >= _APART * positive[0]
+    return float(max(positive[0], gaps[-1] / 10**_MOST_DECADES)) if crowded or near else None
+
+
+def _at_most(best: float, values: Sequence[float], bound: float | None, sign: float) -> float:
+    """Return the end of an axis: not beyond the best possible value, unless a value is."""
+    if bound is None:
+        return best
+    return sign * min(sign * best, max(sign * bound, *(sign * value for value in values)))
 
 
 def _labelled(values: Sequence[float], low: float, high: float) -> tuple[tuple[float, str], ...]:

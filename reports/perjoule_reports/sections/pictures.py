@@ -56,6 +56,7 @@ def pictures_section(
     headline: Headline,
     baseline: RunData | None = None,
     page: Path | None = None,
+    recommended: str = "",
 ) -> Section:
     """Section of images: the two cells of the headline, or one cell of the baseline and of this run.
 
@@ -65,6 +66,7 @@ def pictures_section(
         headline: Names the cells to compare.
         baseline: The run that the gate compares with.
         page: The HTML file, from which images in the run directory are linked; without it none are linked.
+        recommended: The cell to deploy; the step ladder shows it, and the cells of the headline.
     """
     if evidence.imported:
         return Section(
@@ -73,7 +75,7 @@ def pictures_section(
             how_to_read="",
             empty="images (an imported table has none)",
         )
-    gallery = None if run.images.is_empty() else Gallery(run, evidence, headline, baseline)
+    gallery = None if run.images.is_empty() else Gallery(run, evidence, headline, baseline, recommended)
     shown = gallery.albums() if gallery else ()
     score = evidence.primary.label if evidence.primary else "score"
     compared = viewer(gallery, evidence, page) if gallery and shown else None
@@ -143,12 +145,19 @@ class Gallery:
         every: All cells that can be compared, the first two those of the pairs.
         ranked: Pairs of the first two, from the worst to the best.
         axes: The metrics that rank them.
+        kept: Cells that the step ladder shows if they are on it.
     """
 
     def __init__(
-        self, run: RunData, evidence: Evidence, headline: Headline | None, baseline: RunData | None = None
+        self,
+        run: RunData,
+        evidence: Evidence,
+        headline: Headline | None,
+        baseline: RunData | None = None,
+        recommended: str = "",
     ) -> None:
         self.run, self.evidence, self.axis = run, evidence, evidence.primary
+        self.kept = {recommended, *((headline.test, headline.anchor) if headline else ())}
         own = [Side(run=run, arm=arm) for arm in pictured_arms(evidence, headline)]
         self.sides = _gated(run, evidence, headline, baseline) or own
         self.is_gate = bool(self.sides and self.sides[0].name)
@@ -311,14 +320,13 @@ class Gallery:
     def _along_the_ladder(self, room: int) -> list[Row]:
         """Return rows of one variant's step counts, and the predictor's choice, for as many prompts as fit."""
         rungs, predicted = self._ladder()
-        if not rungs or room < len(rungs):
-            rungs = _spread(rungs, min(len(rungs), max(room, 0)))
-        if not rungs:
+        kept = [place for place, arm in enumerate(rungs) if arm.cell_id in self.kept]
+        if not rungs or room < 1:
             return []
         each = min(MOST_RUNGS, len(rungs) + bool(predicted), max(room // LEAST_PROMPTS, 1))
         # without scores the gallery shows the same images in the same order
         count = max(1, room // each) if mean_scores(self.run, self.axis) else LEAST_PROMPTS
-        rungs = _spread(rungs, each - bool(predicted))
+        rungs = _spread(rungs, min(len(rungs), room, each - bool(predicted)), kept)
         seed = int(self.run.images.select(pl.col("seed").min()).item())
         rows = []
         for prompt_id, remark in self._ranked(count):
@@ -438,13 +446,22 @@ def _encoded(rows: Sequence[Row], *limits: object) -> Iterator[Encoded]:
     return iter(encode_all(stored, *limits))  # type: ignore[arg-type]
 
 
-def _spread(items: Sequence[T], count: int) -> list[T]:
-    """Return `count` items at evenly spaced places including both ends; the middle item if `count` is 1."""
-    if count >= len(items):
+def _spread(items: Sequence[T], count: int, kept: Sequence[int] = ()) -> list[T]:
+    """Return `count` items at evenly spaced places including both ends; the middle item if `count` is 1.
+
+    Each of the places `kept` takes the nearest other place, first between the ends.
+    """
+    last = len(items) - 1
+    if count > last:
         return list(items)
-    if count == 1:
-        return [items[len(items) // 2]]
-    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)] if count > 0 else []
+    if count < 1:
+        return []
+    places = [len(items) // 2] if count == 1 else [round(i * last / (count - 1)) for i in range(count)]
+    for place in kept:
+        free = sorted(set(places) - set(kept), key=lambda other: (other in (0, last), abs(other - place), other))
+        if place not in places and free:
+            places[places.index(free[0])] = place
+    return [items[place] for place in sorted(places)]
 
 
 def _steps(shot: Shot) -> float | None:

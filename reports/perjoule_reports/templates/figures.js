@@ -17,8 +17,9 @@ if (arms.size > 1) {
     label.append(box, ...(swatch ? [swatch.cloneNode(true)] : []), variant);
     set.append(label);
   }
-  const figure = points[0].closest("figure");
-  figure.querySelector(".legend")?.classList.add("off"); // the boxes show the same marks
+  const figure = document.querySelector("main svg [data-cell]").closest("figure");
+  // The boxes show the same marks.
+  figure.querySelector(".legend")?.classList.add("off");
   figure.before(set);
 }
 
@@ -58,14 +59,16 @@ function rescale(frame) {
     use.setAttribute("x", x(a));
     use.setAttribute("y", y(b));
   }
-  all("[id*=-saving-]", svg).forEach((part) => part.classList.toggle("off", !whole));
-  const kept = [];
-  for (const label of all("[id*=-steps-]", svg)) {
-    const [a, b] = at(document.getElementById(label.id.replace("-steps-", "-point-")).querySelector("use"));
+  all("[id*=-saving-], [id*=-lead-]", svg).forEach((part) => part.classList.toggle("off", !whole));
+  // A label outside the axes would cover a tick's.
+  const [kept, edges] = [[], frame.getBoundingClientRect()];
+  for (const label of all("[id*=-steps-], [id*=-name-]", svg)) {
+    const [a, b] = at(document.getElementById(label.id.replace(/-(steps|name)-/, "-point-")).querySelector("use"));
     label.setAttribute("transform", `translate(${x(a) - a} ${y(b) - b})`);
     label.classList.remove("over");
     const seen = label.getBoundingClientRect();
-    const over = kept.some((o) => seen.left < o.right && o.left < seen.right && seen.top < o.bottom && o.top < seen.bottom);
+    const over = (!whole && (seen.bottom > edges.bottom || seen.left < edges.left))
+      || kept.some((o) => seen.left < o.right && o.left < seen.right && seen.top < o.bottom && o.top < seen.bottom);
     label.classList.toggle("over", over);
     if (!over && seen.width) kept.push(seen);
   }

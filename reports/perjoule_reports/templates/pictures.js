@@ -3,22 +3,24 @@
 const choices = JSON.parse(document.getElementById("perjoule-images")?.textContent || "null");
 if (choices) {
   const { cells, prompts, metric } = choices;
-  const inline = new Map(all("img[data-key]").map((image) => [image.dataset.key, image]));
+  // Tiles are the smallest.
+  const rank = (image) => ("reduced" in image.dataset ? 2 : 0) + (image.closest(".sheet") ? 1 : 0);
+  const inline = new Map(all("img[data-key]").sort((a, b) => rank(b) - rank(a)).map((image) => [image.dataset.key, image]));
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const keyOf = (cell, [id, seed]) => `${cell.run}/${cell.cell}/${id}/${seed}`;
-  const state = { mode: "side", zoom: 1, x: 50, y: 50, top: 0 };
+  const state = { mode: "side", zoom: 1, x: 50, y: 50, top: 0, used: false };
   const viewer = make("div", { className: "viewer", id: "viewer" });
   const select = (name, texts) => {
     const box = make("select");
     box.append(...texts.map((text, i) => make("option", { value: i, textContent: text })));
     const label = make("label", { textContent: `${name} ` });
     label.append(box);
-    box.addEventListener("change", show);
+    box.addEventListener("change", use);
     return [label, box];
   };
   const button = (text, title, action) => {
     const made = make("button", { type: "button", textContent: text, title });
-    made.addEventListener("click", action);
+    made.addEventListener("click", () => { action(); if (!state.used) use(); });
     return made;
   };
   const [promptLabel, prompt] = select("Prompt", prompts.map(([, seed, text], i) => `${i + 1}. ${text}, seed ${seed}`));
@@ -40,19 +42,21 @@ if (choices) {
   slider.addEventListener("input", place);
   const modes = { side: "Side by side", slide: "Slider", flicker: "Flicker" };
   const buttons = Object.entries(modes).map(([mode, text]) => button(text, "", () => { state.mode = mode; place(); }));
-  const step = (by) => { prompt.value = (Number(prompt.value) + by + prompts.length) % prompts.length; show(); };
+  const step = (by) => { prompt.value = (Number(prompt.value) + by + prompts.length) % prompts.length; use(); };
   const zoom = (factor) => { state.zoom = factor ? Math.min(16, Math.max(1, state.zoom * factor)) : 1; place(); };
   const stage = make("div", { className: "stage", tabIndex: 0 });
   stage.setAttribute("role", "group");
-  stage.setAttribute("aria-label", "Two images. Keys: left and right arrow for the prompt, plus, minus and 0 for the size, "
-    + "shift and arrows to move, S, F and B for slider, flicker and both, space to swap");
+  stage.setAttribute("aria-label", "Two images");
+  stage.setAttribute("aria-describedby", "keys");
+  const keys = make("p", { className: "remark keys", id: "keys", textContent: "Keys: ← → prompt, + − 0 size, "
+    + "shift and arrows to move, S slider, F flicker, B both, space to swap" });
   const bar = (...parts) => { const made = make("div", { className: "bar" }); made.append(...parts); return made; };
   stage.append(...sides.map((side) => side.pane));
   viewer.append(
     bar(promptLabel, button("←", "previous prompt", () => step(-1)), button("→", "next prompt", () => step(1))),
     bar(...sides.map((side) => side.label)),
     bar(...buttons, button("−", "smaller", () => zoom(0.5)), button("+", "larger", () => zoom(2))),
-    stage, slider,
+    stage, slider, keys,
   );
 
   function source(side, cell, image, chosen) {
@@ -69,7 +73,8 @@ if (choices) {
     side.image.onerror = null;
     side.image.alt = `${text} (${cell.label})`;
     if (!image) put("", "This cell has no image of this prompt and seed.");
-    else if (thumb && !("reduced" in thumb.dataset)) put(thumb.src);
+    else if (thumb && !(state.used && "reduced" in thumb.dataset)) put(thumb.src);
+    else if (!state.used) put("", "This image is not part of the page; choose a prompt or a cell to load it.");
     else if (file) {
       side.image.onerror = () => { side.image.onerror = null; missed(); };
       put(file);
@@ -84,6 +89,11 @@ if (choices) {
       const cell = cells[side.box.value];
       source(side, cell, cell.images[prompt.value], chosen);
     });
+  }
+  // Files are read when a reader asks for images, not when the page is opened.
+  function use() {
+    state.used = true;
+    show();
   }
   function place() {
     const { mode } = state;
@@ -111,8 +121,10 @@ if (choices) {
     const mode = { s: "slide", f: "flicker", b: "side" }[event.key.toLowerCase()];
     const size = { "+": 2, "=": 2, "-": 0.5, 0: 0 }[event.key];
     if (event.ctrlKey || event.metaKey || event.altKey || !(way || mode || size !== undefined || event.key === " ")) return;
-    if (way && !event.shiftKey && way[1]) return; // up and down scroll the page
+    // Up and down scroll the page.
+    if (way && !event.shiftKey && way[1]) return;
     event.preventDefault();
+    if (!state.used) use();
     if (mode) { state.mode = mode; place(); }
     else if (size !== undefined) zoom(size);
     else if (event.key === " ") swap();
@@ -128,7 +140,7 @@ if (choices) {
     const at = prompts.findIndex((one) => one[0] === id && String(one[1]) === seed);
     if (at < 0) return;
     prompt.value = at;
-    show();
+    use();
     viewer.scrollIntoView({ block: "nearest" });
   }));
   document.querySelector("#pictures .album").before(viewer);

@@ -33,6 +33,19 @@ for (const table of all("section > .scroll > table")) {
   });
 }
 
+// What can be scrolled fades out at the edge behind which there is more. The other scripts add some, so this waits.
+addEventListener("DOMContentLoaded", () => {
+  const wide = ".scroll, pre, nav .page";
+  const edges = (box) => {
+    box.classList.toggle("more-right", box.scrollWidth - box.clientWidth - box.scrollLeft > 2);
+    box.classList.toggle("more-left", box.scrollLeft > 2);
+  };
+  const sizes = new ResizeObserver((entries) => entries.forEach((entry) => edges(entry.target.closest(wide))));
+  for (const box of all(wide)) {
+    box.addEventListener("scroll", () => edges(box), { passive: true });
+    [box, ...box.children].forEach((part) => sizes.observe(part));
+  }
+});
 
 const copy = document.getElementById("copy");
 if (copy && navigator.clipboard) {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from perjoule.pytest_energy.page import render_page
+from perjoule.pytest_energy.page import Results, render_page
 from perjoule.pytest_energy.records import Judgement, Measured
 from perjoule.pytest_energy.session import EnergySession
 from perjoule.types import Provenance
@@ -34,11 +34,13 @@ def measured(nodeid: str, joules: float, provenance: Provenance = "measured") ->
 
 
 def test_nothing_is_loaded_and_foreign_text_stays_text() -> None:
-    page = render_page(
-        headline=HOSTILE, provenance="measured", badges=[("device", HOSTILE)], beware=[HOSTILE],
-        table=[["test", "J/call"], [HOSTILE, "1"]],
+    failed = Judgement(outcome="fail", reason=HOSTILE)
+    results = Results(
+        measured={HOSTILE: measured(HOSTILE, 1.0)}, judged={HOSTILE: failed}, baseline={}, baseline_name="main",
+        missing=[], margin=0.05,
     )  # fmt: skip
-    assert page.count("&lt;script&gt;alert(1)") == 4
+    page = render_page(results, provenance="measured", facts=[("device", HOSTILE)], beware=[HOSTILE])
+    assert page.count("&lt;script&gt;alert(1)") == 6
     assert not re.search(r"<script|<td><|style=|https?:", page)
     css = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
     assert css is not None
@@ -51,21 +53,52 @@ def test_the_headline_says_what_was_measured() -> None:
     two = session(measured={"a": measured("a", 0.5), "b": measured("b", 8500.0, "estimated")})
     page = str(two._render(".html"))
     assert "2 tests: 500 mJ to 8.50 kJ per call." in page
-    assert '<div class="band estimated"><strong>ESTIMATED</strong>' in page
+    assert '<div class="band estimated" role="note"><strong>ESTIMATED</strong>' in page
     assert "<li>The joules are ESTIMATED, not measured: counter.</li>" in page
     assert "band" not in str(session(measured={"a": measured("a", 0.5)})._render(".html")).partition("</style>")[2]
 
 
+def change(share: float, outcome: str = "fail") -> Judgement:
+    return Judgement(outcome=outcome, reason="why", change=share, low=share - 0.01, high=share + 0.01, mde=0.02)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("suffix", [".md", ".html"])
-def test_with_a_baseline_the_verdicts_are_the_headline(suffix: str) -> None:
+def test_the_largest_excess_is_the_headline_in_joules(suffix: str) -> None:
     compared = session(
         baseline_name="main",
-        missing=["c"],
-        measured={name: measured(name, 1.0) for name in "ab"},
-        judged={"a": Judgement(outcome="pass", reason="fine"), "b": Judgement(outcome="fail", reason="energy +9%")},
+        missing=["d"],
+        baseline={name: measured(name, joules) for name, joules in (("a", 1.25), ("b", 1.0), ("c", 1.0))},
+        measured={name: measured(name, joules) for name, joules in (("a", 1.005), ("b", 1.2), ("c", 1.09))},
+        judged={"a": change(-0.196, "pass"), "b": change(0.2), "c": change(0.09)},
     )
-    text = str(compared._render(suffix)).replace("&#39;", "'")
-    assert "Compared with baseline 'main': 1 within the margin, 1 above the margin." in text
-    assert "b: energy +9%" in text
-    assert "missing: c is in baseline 'main' but did not run" in text
-    assert suffix == ".md" or '<td class="fail">FAIL</td>' in text
+    text = html.unescape(str(compared._render(suffix)))
+    assert "b costs 20.0 % more energy, 1.00 → 1.20 J per call; 5.0 % more was allowed; 1 more failed." in text
+    assert "Compared with baseline 'main': 1 within the margin, 2 above the margin." in text
+    assert "missing: d is in baseline 'main' but did not run" in text
+    if suffix == ".html":
+        assert re.search(r'class="stamp alarm"><strong><span aria-hidden="true">✗</span> FAIL<', text)
+        assert '<strong class="alarm">FAIL</strong>' in text
+        assert ">1.25 → 1.00 J<" in text
+        assert "−19.6 %<small>[−20.6 %, −18.6 %]</small>" in text
+        assert not re.search(r"[ >]-\d", text.partition("</style>")[2])
+
+
+def test_without_a_failure_the_counts_are_the_headline() -> None:
+    usual = {"baseline_name": "main", "measured": {"a": measured("a", 1.0)}, "judged": {"a": change(0.01, "pass")}}
+    page = str(session(**usual)._render(".html"))
+    assert "✓</span> PASS<" in page
+    assert page.count("1 within the margin") == 1
+    assert "⊘</span> INVALID<" in str(session(**usual, missing=["b"])._render(".html"))
+    assert 'class="stamp' not in str(session(measured={"a": measured("a", 1.0)})._render(".html"))
+
+
+@pytest.mark.parametrize("suffix", [".md", ".html"])
+def test_a_verdict_without_numbers_gives_its_reason(suffix: str) -> None:
+    compared = session(
+        baseline_name="main",
+        measured={"a": measured("a", 1.0)},
+        judged={"a": Judgement(outcome="invalid", reason="another board")},
+    )
+    text = str(compared._render(suffix))
+    assert "another board" in text
+    assert "1 without a valid comparison" in text

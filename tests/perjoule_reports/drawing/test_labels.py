@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import math
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from perjoule_reports.drawing.labels import Board
 
 
@@ -35,3 +38,28 @@ def test_two_numbers_do_not_read_as_one() -> None:
     texts = sorted((left + 0.05, right - 0.05, bottom) for left, bottom, right, _ in board.taken)
     assert len(texts) == 2
     assert texts[0][2] != texts[1][2] or texts[1][0] - texts[0][1] >= 0.1 - 1e-9
+
+
+POINTS = st.lists(st.tuples(st.floats(0, 3), st.floats(0, 2)), min_size=2, max_size=12, unique=True)
+
+
+@given(POINTS, st.floats(0.05, 0.6))
+def test_a_label_is_next_to_no_other_point(points, width) -> None:
+    board = Board(width=3.0, height=2.0)
+    board.add_points(points)
+    for at in points:
+        spot = board.place(at, width, 0.12)
+        if spot is None:
+            continue
+        left, bottom, right, top = board.taken[-1]
+        for x, y in (((left + right) / 2, (bottom + top) / 2), at):
+            x, y = (x, y) if (x, y) != at else (min(max(x, left), right), min(max(y, bottom), top))
+            assert min(points, key=lambda p: math.dist(p, (x, y))) == at
+
+
+def test_a_name_is_next_to_any_point_of_its_line() -> None:
+    points = [(1.0, 1.0), (1.3, 1.0), (1.6, 1.0)]
+    for own, fits in ((points, True), ((), False)):
+        board = Board(width=3.0, height=2.0)
+        board.add_points(points)
+        assert (board.place(points[1], 1.2, 0.12, own=own) is not None) == fits

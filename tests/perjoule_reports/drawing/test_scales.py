@@ -32,6 +32,27 @@ def test_equal_distances_multiply_what_is_missing():
     assert steps[0] == pytest.approx(steps[1], rel=0.01)
 
 
+def test_values_that_are_all_near_the_bound_get_room():
+    values = [0.959, 0.97, 0.979, 0.985, 0.988, 0.991, 0.994, 0.996, 0.998, 0.999]
+    stretched, linear = scale(values), scale(values, bound=None)
+    assert stretched.bound == 1.0
+    assert stretched.place(0.999) - stretched.place(0.996) > 3 * (linear.place(0.999) - linear.place(0.996))
+    lower = scale([1 - v for v in values], higher=False, bound=0.0)
+    assert lower.bound is None  # a tenth of a bound of zero says nothing
+    assert scale([0.93, 0.94, 0.95, 0.96, 0.97]).bound is None  # what is missing differs by little
+
+
+@given(SHARES, st.booleans())
+def test_no_axis_goes_beyond_the_best_possible_value(values, higher):
+    one = scale(values, higher=higher, bound=float(higher))
+    for value in (one.low, one.high, *(value for value, _ in one.candidates)):
+        assert value <= 1.0 if higher else value >= 0.0
+
+
+def test_a_value_beyond_the_bound_is_shown():
+    assert scale([0.5, 0.7, 1.2]).high == pytest.approx(1.2)
+
+
 @pytest.mark.parametrize(
     ("values", "bound"),
     [

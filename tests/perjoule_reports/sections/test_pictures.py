@@ -81,6 +81,18 @@ def test_the_ladder_runs_up_and_the_predicted_steps_stand_in_their_place(synthet
         assert flagged.label == "8 steps"
 
 
+def test_the_recommended_cell_is_on_the_ladder(synthetic, tmp_path):
+    steps = (1, 2, 3, 4, 6, 8, 12, 16, 25, 50)
+    run = synthetic.make_run(tmp_path, prompts=6, ladder=steps, seeds=(1,), metrics=("scene",))
+    evidence, top = read_evidence(run), Headline(sentence="")
+    for wanted in steps:
+        section = pictures_section(run, evidence, top, recommended=f"tiny-teacher-{wanted:03}")
+        strips = next(album for album in section.albums if album.title == "Along the step ladder").strips
+        shown = {int(thumb.label.split()[0]) for thumb in strips[0].thumbs}
+        assert {wanted, 1, 50} <= shown
+        assert len(shown) < len(steps)
+
+
 @pytest.mark.parametrize("variants", [("one",), ("one", "two", "three", "four", "five", "six")])
 def test_never_more_than_the_allowed_number(synthetic, tmp_path, variants):
     run = synthetic.make_run(tmp_path, prompts=7, seeds=(1, 2), variants=variants, metrics=("scene",))
