@@ -15,5 +15,5 @@ def test_carbon_only_on_request(run: Run, report: Report) -> None:
     assert all(s.anchor != "carbon" for s in report.sections)
     asked = build_report(run, ReportRequest(co2_country="FRA"))
     assert "not an SCI score" in section(asked, "carbon").paragraphs[0]
-    assert "1000 images of ladder-064" in section(asked, "carbon").paragraphs[0]
+    assert "1000 images of quick-064" in section(asked, "carbon").paragraphs[0]
     rendered(asked)
