@@ -7,7 +7,7 @@ has. So every image and every window must be one of that plan, and none may be t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,10 +19,10 @@ from perjoule.opening import open_inside
 from perjoule.prompts.catalogue import NOT_STATED
 from perjoule.prompts.origins import Origin
 from perjoule.runs.directory import Run, load_run, located
-from perjoule.runs.lock import being_written
 from perjoule.runs.migrations import require_current
 from perjoule.runs.stored import DETAILS, FAILURES, Row, image_file, suite_differences
-from perjoule.runs.writer import RunWriter, differing_keys
+from perjoule.runs.whole import REMEDY, whole_or_nothing
+from perjoule.runs.writer import RunWriter, differing_keys, require_vacant
 from perjoule.suite.schedule import image_id, make_plan
 from perjoule.suite.smaller import planned_name
 from perjoule.types import Prompt, PromptSource, Suite
@@ -31,20 +31,22 @@ _PROMPTS = "prompts.jsonl"
 _COPIES = 8
 
 
-def merge_runs(paths: Sequence[Path], out: Path) -> Run:
+def merge_runs(paths: Sequence[Path], out: Path, check: Callable[[Run], None] = lambda run: None) -> Run:
     """Create a run directory from the trials and images of several runs, which stay as they are.
 
     Args:
         paths: Run directories; shards are put in the order of their numbers, others in the given order.
-        out: Directory of the merged run; must be empty or not exist.
+        out: Directory of the merged run; must be empty or not exist. It is created atomically.
+        check: Raises an error if the merged run is to be refused.
 
     Raises:
-        UsageError: If there are fewer than two runs.
+        UsageError: If there are fewer than two runs, or `out` is not empty.
         RunError: If the runs differ in suite or system (names the key with both values), one was imported, or their
             trials are not different parts of one plan.
     """
     if len(paths) < 2:
         raise UsageError("merge needs at least two runs, which did parts of one plan")
+    require_vacant(out, REMEDY)
     runs = sorted((load_run(path) for path in paths), key=_shard)
     for run in runs:
         require_current(run.schema, run.path)
@@ -55,16 +57,16 @@ def merge_runs(paths: Sequence[Path], out: Path) -> Run:
     if any(source != sources[0] for source in sources):  # files that were split by hand
         suite = replace(suite, prompts=PromptSource(source=_PROMPTS, column="text"))
     renamed = _new_ids(runs, suite, prompts)
-    out.mkdir(parents=True, exist_ok=True)
-    with being_written(out):
-        writer = RunWriter.create(out, suite, prompts, _environment(runs, prompts, suite))
+    with whole_or_nothing(out) as folder:
+        writer = RunWriter.create(folder, suite, prompts, _environment(runs, prompts, suite))
         writer.close()
-        trials = [row for run in runs for row in _copied(run, out, renamed[run.path])]
-        write_json_lines(out / "trials.jsonl", trials)
+        trials = [row for run in runs for row in _copied(run, folder, renamed[run.path])]
+        write_json_lines(folder / "trials.jsonl", trials)
         for name in (*(f"{detail}.jsonl" for detail in DETAILS), FAILURES):
-            write_json_lines(out / name, (row for run in runs for row in _details(run, name, renamed[run.path])))
+            write_json_lines(folder / name, (row for run in runs for row in _details(run, name, renamed[run.path])))
         writer.sort([assignment.trial_id for assignment in make_plan(suite, prompts)])
         writer.finish()
+        check(load_run(folder))
     return load_run(out)
 
 

@@ -206,12 +206,14 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"since the run began, {', '.join(changed)}; recorded in {SESSIONS}"] if changed else []
 
 
-def require_vacant(path: Path) -> None:
-    """Raise UsageError if a new run cannot start in `path` because it is not empty."""
+def require_vacant(
+    path: Path, remedy: str = "continue it with --resume, or choose another directory with --out"
+) -> None:
+    """Raise UsageError, with the remedy, if a new run cannot be made in `path` because it is not empty."""
     if path.is_symlink() and not path.exists():
         raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist: make that folder, or remove it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} exists already: continue it with --resume, or choose another directory with --out")
+        raise UsageError(f"{path} exists already: {remedy}")
 
 
 def require_startable(path: Path) -> None:

@@ -16,13 +16,14 @@ from perjoule.prompts import prompt_id
 from perjoule.running.execute import execute
 from perjoule.running.prepared import shard_of
 from perjoule.running.trial import GeneratorCache
-from perjoule.runs.directory import Run, load_run
+from perjoule.runs.directory import Run, is_run, load_run
 from perjoule.runs.merging import merge_runs
 from perjoule.runs.writer import RunWriter
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.types import Prompt, Suite
 from tests.perjoule.running.test_execute import ENVIRONMENT, hashes, make_suite
+from tests.perjoule.runs.test_stored import Crash, crashing
 
 PROMPTS = tuple(Prompt(prompt_id=prompt_id(text), text=text) for text in ("a cat", "a dog", "a fox", "a hen", "a cow"))
 SUITE = make_suite(blocks=2)
@@ -132,6 +133,55 @@ def test_a_link_in_place_of_an_image_is_not_followed(tmp_path: Path) -> None:
     image.symlink_to(tmp_path / "elsewhere.png")
     with pytest.raises(RunError, match="is a symbolic link"):
         merge_runs(runs, tmp_path / "merged")
+
+
+def two_shards(folder: Path) -> list[Path]:
+    return [run_of(folder / name, prompts).path for name, prompts in (("a", PROMPTS[:2]), ("b", PROMPTS[2:4]))]
+
+
+def test_a_merge_that_fails_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+    paths = two_shards(tmp_path)
+    image = next((tmp_path / "b" / "images").iterdir())
+    image.rename(tmp_path / "lost.png")
+    with pytest.raises(OSError, match=image.name) as caught:
+        merge_runs(paths, tmp_path / "merged")
+    assert caught.value.filename == str(image)
+    (tmp_path / "lost.png").rename(image)
+
+    def refuse(run: Run) -> None:
+        raise RunError(f"{run.path}: other boards")
+
+    with pytest.raises(RunError, match=f"^{tmp_path}/merged: other boards"):
+        merge_runs(paths, tmp_path / "merged", refuse)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+    assert len(merge_runs(paths, tmp_path / "merged").trials) == 16
+
+
+def test_a_kill_at_any_change_of_the_disk_leaves_no_run_and_does_not_stop_a_repeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = two_shards(tmp_path)
+    whole = run_of(tmp_path / "whole", PROMPTS[:4])
+    monkeypatch.setattr("perjoule.runs.merging._COPIES", 1)
+    out = tmp_path / "merged"
+    at, done = 0, False
+    while not done:
+        with crashing(monkeypatch, at), monkeypatch.context() as patch:
+            patch.setattr("perjoule.runs.whole.shutil.rmtree", lambda *args, **kwargs: None)  # nobody tidies up
+            try:
+                merge_runs(paths, out)
+                done = True
+            except Crash:
+                pass
+        if out.exists():  # the crash came after the last step
+            assert hashes(load_run(out)) == hashes(whole)
+        else:
+            assert not any(is_run(entry) for entry in tmp_path.iterdir() if entry.name.startswith("."))
+            assert hashes(merge_runs(paths, out)) == hashes(whole)
+        assert list(out.rglob("*.tmp")) == []
+        shutil.rmtree(out)
+        at += 11
+    assert at > 60
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
