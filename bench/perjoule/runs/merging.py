@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.errors import RunError, UsageError
-from perjoule.files import read_json_lines, write_bytes, write_json_lines
-from perjoule.opening import open_inside
+from perjoule.files import read_json_lines, write_json_lines
 from perjoule.prompts.catalogue import NOT_STATED
 from perjoule.prompts.origins import Origin
+from perjoule.runs.derived import images_of
 from perjoule.runs.directory import Run, load_run, located
 from perjoule.runs.migrations import require_current
+from perjoule.runs.pictures import PictureError, copy_picture
 from perjoule.runs.stored import DETAILS, FAILURES, Row, image_file, suite_differences
 from perjoule.runs.whole import REMEDY, whole_or_nothing
 from perjoule.runs.writer import RunWriter, differing_keys, require_vacant
-from perjoule.suite.schedule import image_id, make_plan
+from perjoule.suite.schedule import make_plan
 from perjoule.suite.smaller import planned_name
 from perjoule.types import Prompt, PromptSource, Suite
 
@@ -41,8 +42,8 @@ def merge_runs(paths: Sequence[Path], out: Path, check: Callable[[Run], None] = 
 
     Raises:
         UsageError: If there are fewer than two runs, or `out` is not empty.
-        RunError: If the runs differ in suite or system (names the key with both values), one was imported, or their
-            trials are not different parts of one plan.
+        RunError: If the runs differ in suite or system (names the key with both values), one was imported, their
+            trials are not different parts of one plan, or a picture is not the one that was measured.
     """
     if len(paths) < 2:
         raise UsageError("merge needs at least two runs, which did parts of one plan")
@@ -60,8 +61,9 @@ def merge_runs(paths: Sequence[Path], out: Path, check: Callable[[Run], None] = 
     with whole_or_nothing(out) as folder:
         writer = RunWriter.create(folder, suite, prompts, _environment(runs, prompts, suite))
         writer.close()
-        trials = [row for run in runs for row in _copied(run, folder, renamed[run.path])]
-        write_json_lines(folder / "trials.jsonl", trials)
+        for run in runs:
+            _copy_images(run, folder)
+        write_json_lines(folder / "trials.jsonl", (row for run in runs for row in _trials(run, renamed[run.path])))
         for name in (*(f"{detail}.jsonl" for detail in DETAILS), FAILURES):
             write_json_lines(folder / name, (row for run in runs for row in _details(run, name, renamed[run.path])))
         writer.sort([assignment.trial_id for assignment in make_plan(suite, prompts)])
@@ -122,25 +124,30 @@ def _new_ids(runs: Sequence[Run], suite: Suite, prompts: Sequence[Prompt]) -> di
     return renamed
 
 
-def _copied(run: Run, out: Path, ids: dict[str, str]) -> list[Row]:
-    """Return the trials of a run under their new ids, after copying their images."""
-    with located(file := run.path / "trials.jsonl"):
-        rows = read_json_lines(file)
+def _copy_images(run: Run, out: Path) -> None:
+    """Copy the images of a run, if they are the ones that were measured."""
+    with located(run.path / "trials.jsonl"):
+        images = images_of(run.trials).select("image_id", "file", "sha256").rows()
 
-    def copy(name: str) -> None:
-        with open_inside(run.path, f"images/{name}.png") as picture:
-            write_bytes(image_file(out, name), picture.read())
+    def copy(image: tuple[str, str, str]) -> None:
+        name, file, sha256 = image
+        copy_picture(run.path, file, sha256, image_file(out, name))
 
-    names = [
-        image_id(row["cell_id"], prompt, seed)
-        for row in rows
-        if row["block"] == 0 and row["failure"] is None
-        for prompt, seed in zip(row["prompt_ids"], row["seeds"], strict=True)
-    ]
     # every image is waited for until it is on disk; disks take many at a time as fast as one
     with ThreadPoolExecutor(_COPIES) as pool:
-        list(pool.map(copy, names))
-    return [row | {"trial_id": ids[row["trial_id"]]} for row in rows]
+        try:
+            list(pool.map(copy, images))
+        except PictureError as error:
+            raise RunError(
+                f"{error}; restore it from a copy, or delete it and continue {run.path} with --resume, which draws it "
+                "again"
+            ) from error
+
+
+def _trials(run: Run, ids: dict[str, str]) -> list[Row]:
+    """Return the trials of a run under their new ids."""
+    with located(file := run.path / "trials.jsonl"):
+        return [row | {"trial_id": ids[row["trial_id"]]} for row in read_json_lines(file)]
 
 
 def _details(run: Run, name: str, ids: dict[str, str]) -> Iterator[Row]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from PIL import Image
 
 from perjoule.errors import RunError, UsageError
 from perjoule.prompts import prompt_id
@@ -143,9 +144,8 @@ def test_a_merge_that_fails_leaves_nothing_and_can_be_repeated(tmp_path: Path) -
     paths = two_shards(tmp_path)
     image = next((tmp_path / "b" / "images").iterdir())
     image.rename(tmp_path / "lost.png")
-    with pytest.raises(OSError, match=image.name) as caught:
+    with pytest.raises(RunError, match=f"{image}: not a readable picture.*No such file.*continue .* with --resume"):
         merge_runs(paths, tmp_path / "merged")
-    assert caught.value.filename == str(image)
     (tmp_path / "lost.png").rename(image)
 
     def refuse(run: Run) -> None:
@@ -182,6 +182,33 @@ def test_a_kill_at_any_change_of_the_disk_leaves_no_run_and_does_not_stop_a_repe
         shutil.rmtree(out)
         at += 11
     assert at > 60
+
+
+def sparse(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.truncate(12 * 2**30)
+
+
+def other_pixels(file: Path) -> None:
+    Image.new("RGB", Image.open(file).size, "red").save(file)
+
+
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        (sparse, "has 12,288 MiB, but perjoule reads at most 208 MiB"),
+        (lambda file: file.write_text("root:x:0:0:root:/root:/bin/sh\n"), "not a readable picture"),
+        (other_pixels, "is not the picture that was measured"),
+    ],
+)
+def test_a_picture_that_is_not_the_measured_one_is_not_copied(
+    tmp_path: Path, attack: Callable[[Path], None], words: str
+) -> None:
+    paths = two_shards(tmp_path)
+    attack(image := sorted((tmp_path / "b" / "images").iterdir())[-1])
+    with pytest.raises(RunError, match=f"{image}.* {words}"):
+        merge_runs(paths, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
