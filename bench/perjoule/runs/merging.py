@@ -21,15 +21,17 @@ from perjoule.runs.derived import images_of
 from perjoule.runs.directory import Run, load_run, located
 from perjoule.runs.migrations import require_current
 from perjoule.runs.pictures import PictureError, copy_picture
-from perjoule.runs.stored import DETAILS, FAILURES, Row, image_file, suite_differences
+from perjoule.runs.stored import DETAILS, FAILURES, SUPERSEDED, Row, image_file, suite_differences
 from perjoule.runs.whole import REMEDY, whole_or_nothing
-from perjoule.runs.writer import RunWriter, differing_keys, require_vacant
+from perjoule.runs.writer import SESSIONS, RunWriter, differing_keys, require_vacant
 from perjoule.suite.schedule import make_plan
 from perjoule.suite.smaller import planned_name
 from perjoule.types import Prompt, PromptSource, Suite
 
 _PROMPTS = "prompts.jsonl"
 _COPIES = 8
+# what a trial draws, by which it is found in the plan of all prompts
+_IDENTITY = ("trial_id", "cell_id", "block", "prompt_ids", "seeds")
 
 
 def merge_runs(paths: Sequence[Path], out: Path, check: Callable[[Run], None] = lambda run: None) -> Run:
@@ -57,15 +59,20 @@ def merge_runs(paths: Sequence[Path], out: Path, check: Callable[[Run], None] = 
     sources = [run.suite.prompts for run in runs]
     if any(source != sources[0] for source in sources):  # files that were split by hand
         suite = replace(suite, prompts=PromptSource(source=_PROMPTS, column="text"))
-    renamed = _new_ids(runs, suite, prompts)
+    new_id = _planned_ids(suite, prompts)
+    renamed = _new_ids(runs, new_id)
+    attempts = {run.path: renamed[run.path] | _attempt_ids(run, new_id) for run in runs}
     with whole_or_nothing(out) as folder:
         writer = RunWriter.create(folder, suite, prompts, _environment(runs, prompts, suite))
         writer.close()
         for run in runs:
             _copy_images(run, folder)
         write_json_lines(folder / "trials.jsonl", (row for run in runs for row in _trials(run, renamed[run.path])))
-        for name in (*(f"{detail}.jsonl" for detail in DETAILS), FAILURES):
+        for name in (f"{detail}.jsonl" for detail in DETAILS):
             write_json_lines(folder / name, (row for run in runs for row in _details(run, name, renamed[run.path])))
+        for name in (FAILURES, SUPERSEDED):
+            _write_if_any(folder / name, [row for run in runs for row in _details(run, name, attempts[run.path])])
+        _write_if_any(folder / SESSIONS, [row for run in runs for row in _sessions(run)])
         writer.sort([assignment.trial_id for assignment in make_plan(suite, prompts)])
         writer.finish()
         check(load_run(folder))
@@ -95,33 +102,50 @@ def _require_same_kind(first: Run, run: Run) -> None:
         )
 
 
-def _new_ids(runs: Sequence[Run], suite: Suite, prompts: Sequence[Prompt]) -> dict[Path, dict[str, str]]:
-    """Return the trial ids in the merged plan, by run and old id."""
+def _planned_ids(suite: Suite, prompts: Sequence[Prompt]) -> Callable[[Run, Sequence[Any]], str]:
+    """Return a function that finds a trial, given by its values of `_IDENTITY`, in the plan of all prompts."""
     planned = {
         (a.cell.cell_id, a.block, tuple(p.prompt_id for p in a.prompts), a.seeds): a.trial_id
         for a in make_plan(suite, prompts)
     }
+
+    def new_id(run: Run, trial: Sequence[Any]) -> str:
+        trial_id, cell_id, block, prompt_ids, seeds = trial
+        new = planned.get((planned_name(cell_id), block, tuple(prompt_ids), tuple(seeds)))
+        if new is None:
+            raise RunError(
+                f"{run.path}: the images of trial {trial_id} do not share a window in the plan of all "
+                f"{len(prompts)} prompts: give every run whole windows of prompts (`perjoule run --shard 1/2`)"
+            )
+        return new
+
+    return new_id
+
+
+def _new_ids(runs: Sequence[Run], new_id: Callable[[Run, Sequence[Any]], str]) -> dict[Path, dict[str, str]]:
+    """Return the trial ids in the merged plan, by run and old id."""
     owners: dict[str, Run] = {}
     renamed: dict[Path, dict[str, str]] = {}
     for run in runs:
         ids = renamed.setdefault(run.path, {})
-        for trial_id, cell_id, block, prompt_ids, seeds in run.trials.select(
-            "trial_id", "cell_id", "block", "prompt_ids", "seeds"
-        ).iter_rows():
-            new = planned.get((planned_name(cell_id), block, tuple(prompt_ids), tuple(seeds)))
-            if new is None:
-                raise RunError(
-                    f"{run.path}: the images of trial {trial_id} do not share a window in the plan of all "
-                    f"{len(prompts)} prompts: give every run whole windows of prompts (`perjoule run --shard 1/2`)"
-                )
+        for trial in run.trials.select(_IDENTITY).iter_rows():
+            new = new_id(run, trial)
             if new in owners:
                 raise RunError(
-                    f"{run.path}: trial {trial_id} is in {owners[new].path} too: merge runs of different prompts or "
+                    f"{run.path}: trial {trial[0]} is in {owners[new].path} too: merge runs of different prompts or "
                     "trials only"
                 )
             owners[new] = run
-            ids[trial_id] = new
+            ids[trial[0]] = new
     return renamed
+
+
+def _attempt_ids(run: Run, new_id: Callable[[Run, Sequence[Any]], str]) -> dict[str, str]:
+    """Return the trial ids in the merged plan of superseded attempts, by old id; their trials may not be done yet."""
+    with located(file := run.path / SUPERSEDED):
+        return {
+            attempt["trial_id"]: new_id(run, [attempt[name] for name in _IDENTITY]) for attempt in read_json_lines(file)
+        }
 
 
 def _copy_images(run: Run, out: Path) -> None:
@@ -155,6 +179,17 @@ def _details(run: Run, name: str, ids: dict[str, str]) -> Iterator[Row]:
         for row in read_json_lines(file):
             if row["trial_id"] in ids:  # others are of a trial that a crash has cut off
                 yield row | {"trial_id": ids[row["trial_id"]]}
+
+
+def _write_if_any(file: Path, rows: Sequence[Row]) -> None:
+    if rows:
+        write_json_lines(file, rows)
+
+
+def _sessions(run: Run) -> Iterator[Row]:
+    """Return the records of each --resume, with the name of the run."""
+    for row in read_json_lines(run.path / SESSIONS, skip_damaged=True):
+        yield row | {"run": run.path.name}
 
 
 def _environment(runs: Sequence[Run], prompts: Sequence[Prompt], suite: Suite) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from threading import RLock
@@ -75,8 +75,8 @@ def copy_picture(folder: Path, file: str, sha256: str | None, to: Path) -> None:
             opened = held.enter_context(open_inside(folder, file))
             size = os.fstat(opened.fileno()).st_size
             require_size(size, MOST_PICTURE_BYTES, place)
-            with _turn(size > _LARGE_BYTES), _turn(_pixels_of(opened) > _LARGE_PX):
-                _measured(opened, place, sha256)
+            with _turn(size > _LARGE_BYTES):
+                _measured(opened, place, sha256, lambda pixels: _turn(pixels > _LARGE_PX))
         opened.seek(0)
         with replacing(to) as copy:
             shutil.copyfileobj(opened, copy)
@@ -98,23 +98,24 @@ def _turn(is_large: bool) -> AbstractContextManager[Any]:
     return _one_large if is_large else nullcontext()
 
 
-def _pixels_of(opened: IO[bytes]) -> int:
-    """Return the number of pixels that the header states."""
-    with Image.open(opened, formats=("PNG",)) as picture:
-        return picture.width * picture.height
+def _measured(
+    opened: IO[bytes],
+    place: Path,
+    sha256: str | None,
+    turn: Callable[[int], AbstractContextManager[Any]] = lambda pixels: nullcontext(),
+) -> Images:
+    """Return the pixels; raises ValueError or PictureError unless they are those that were measured.
 
-
-def _measured(opened: IO[bytes], place: Path, sha256: str | None) -> Images:
-    """Return the pixels. Raises ValueError or PictureError unless they are those that were measured."""
+    `turn` gets the number of pixels that the header states, and is held while they are decoded.
+    """
     # other formats are never decoded: Pillow passes EPS, for example, to Ghostscript
-    opened.seek(0)
-    with Image.open(opened, formats=("PNG",)) as picture:
+    with Image.open(opened, formats=("PNG",)) as picture, turn(picture.width * picture.height):
         if max(picture.size) > MOST_SIDE_PX:
             raise ValueError(f"{picture.width} × {picture.height} pixels; at most {MOST_SIDE_PX} a side are read")
         pixels = np.array(picture.convert("RGB"))  # a copy: torch needs writable memory
-    if sha256 is None:
-        raise PictureError(f"{place}: the run has no SHA-256 for it, so it cannot be checked")
-    digest = pixel_digest(pixels)
+        if sha256 is None:
+            raise PictureError(f"{place}: the run has no SHA-256 for it, so it cannot be checked")
+        digest = pixel_digest(pixels)
     if digest != sha256:
         raise PictureError(
             f"{place} is not the picture that was measured: the SHA-256 of its pixels is {digest}, but the run has "

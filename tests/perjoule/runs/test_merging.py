@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import Run, is_run, load_run
 from perjoule.runs.merging import merge_runs
 from perjoule.runs.writer import RunWriter
+from perjoule.statistics.price import price_of
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.types import Prompt, Suite
@@ -182,6 +184,60 @@ def test_a_kill_at_any_change_of_the_disk_leaves_no_run_and_does_not_stop_a_repe
         shutil.rmtree(out)
         at += 11
     assert at > 60
+
+
+def journal(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_attempts_and_sessions_of_the_parts_stay_recorded(tmp_path: Path) -> None:
+    """The joules of attempts count for the caps, also of trials that are not done again yet."""
+    paths = two_shards(tmp_path)
+    repeated = load_run(paths[1])
+    plan = make_plan(repeated.suite, repeated.prompt_set)
+    lost, again = (repeated.images.row(place, named=True) for place in (0, -1))
+    assert lost["trial_id"] != again["trial_id"]
+    for image in (lost, again):
+        (paths[1] / image["file"]).unlink()
+    spent = sum(load_run(path).trials["energy_j"].sum() for path in paths)
+    environment = {**ENVIRONMENT, "perjoule": "9.9", "command": ["perjoule", "run", "--resume"]}
+    # stopped before anything was drawn
+    RunWriter.resume(paths[1], repeated.suite, plan, environment).close()
+    failure = {"trial_id": lost["trial_id"], "failure": "boom", "traceback": "line 1"}
+    (paths[1] / "failures.jsonl").write_text(json.dumps(failure) + "\n")
+    orphan = {"trial_id": lost["trial_id"], "t_s": [0.0], "power_w": [1.0], "source": "s"}
+    (paths[1] / "traces.jsonl").write_text(json.dumps(orphan) + "\n")
+
+    merged = merge_runs(paths, tmp_path / "merged")
+    whole = make_plan(merged.suite, merged.prompt_set)
+    planned = {(a.cell.cell_id, a.block, *(p.prompt_id for p in a.prompts), *a.seeds): a.trial_id for a in whole}
+    attempts = journal(merged.path / "superseded.jsonl")
+    assert len(attempts) == 2
+    for row in attempts:
+        assert row["trial_id"] == planned[row["cell_id"], row["block"], *row["prompt_ids"], *row["seeds"]]
+        assert row["trial_id"] not in merged.trials["trial_id"]
+    (explained,) = journal(merged.path / "failures.jsonl")
+    (first,) = [row for row in attempts if lost["prompt_id"] in row["prompt_ids"] and row["cell_id"] == lost["cell_id"]]
+    assert explained == {**failure, "trial_id": first["trial_id"]}
+    assert journal(merged.path / "traces.jsonl") == []
+    (session,) = journal(merged.path / "sessions.jsonl")
+    assert (session["run"], session["perjoule"], session["command"]) == ("b", "9.9", environment["command"])
+    resumed = RunWriter.resume(merged.path, merged.suite, whole, ENVIRONMENT)
+    resumed.close()
+    assert sum(row["energy_j"] for row in resumed.spent) == pytest.approx(spent)
+    price = price_of(load_run(merged.path))
+    assert price is not None
+    assert price.energy_j == pytest.approx(spent)
+
+
+@pytest.mark.parametrize(
+    "row", ['{"trial_id": "x"}', '{"trial_id": "x", "cell_id": 1, "block": [], "prompt_ids": 1, "seeds": 1}', "[1]"]
+)
+def test_damaged_attempts_are_located(tmp_path: Path, row: str) -> None:
+    paths = two_shards(tmp_path)
+    (paths[1] / "superseded.jsonl").write_text(row + "\n")
+    with pytest.raises(RunError, match=r"b/superseded\.jsonl.*damaged"):
+        merge_runs(paths, tmp_path / "merged")
 
 
 def sparse(file: Path) -> None:

@@ -228,17 +228,17 @@ def test_one_large_picture_is_decoded_at_a_time(run, tmp_path, monkeypatch):
     """Eight pictures of 8192 x 8192 pixels, each a file of 200 kB, would take 5 GiB of memory at once."""
     file, sha256 = run.images.select("file", "sha256").row(0)
     monkeypatch.setattr(pictures, "_LARGE_PX", 0)
-    measured, inside = pictures._measured, threading.Semaphore(1)
+    digest, inside = pictures.pixel_digest, threading.Semaphore(1)
 
-    def alone(*args):
+    def alone(pixels):
         assert inside.acquire(blocking=False), "two at a time"
         try:
             time.sleep(0.01)
-            return measured(*args)
+            return digest(pixels)
         finally:
             inside.release()
 
-    monkeypatch.setattr(pictures, "_measured", alone)
+    monkeypatch.setattr(pictures, "pixel_digest", alone)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: copy_picture(run.path, file, sha256, tmp_path / f"{n}.png"), range(8)))
     assert len(list(tmp_path.glob("*.png"))) == 8
