@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from perjoule.prompts.catalogue import NOT_STATED
 from perjoule.prompts.origins import Origin
 from perjoule.runs.derived import images_of
 from perjoule.runs.directory import Run, load_run, located
+from perjoule.runs.lock import being_read
 from perjoule.runs.migrations import require_current
 from perjoule.runs.pictures import PictureError, copy_picture
 from perjoule.runs.stored import DETAILS, FAILURES, SUPERSEDED, Row, image_file, suite_differences
@@ -43,14 +45,23 @@ def merge_runs(paths: Sequence[Path], out: Path, check: Callable[[Run], None] = 
         check: Raises an error if the merged run is to be refused.
 
     Raises:
-        UsageError: If there are fewer than two runs, or `out` is not empty.
+        UsageError: If there are fewer than two runs, one is being written, or `out` is not empty or in one of them.
         RunError: If the runs differ in suite or system (names the key with both values), one was imported, their
             trials are not different parts of one plan, or a picture is not the one that was measured.
     """
     if len(paths) < 2:
         raise UsageError("merge needs at least two runs, which did parts of one plan")
     require_vacant(out, REMEDY)
-    runs = sorted((load_run(path) for path in paths), key=_shard)
+    _require_outside(out, paths)
+    with ExitStack() as held:
+        runs = sorted((load_run(path) for path in paths), key=_shard)
+        for run in runs:
+            held.enter_context(being_read(run.path))
+        _merge(runs, out, check)
+    return load_run(out)
+
+
+def _merge(runs: Sequence[Run], out: Path, check: Callable[[Run], None]) -> None:
     for run in runs:
         require_current(run.schema, run.path)
         _require_same_kind(runs[0], run)
@@ -76,7 +87,14 @@ def merge_runs(paths: Sequence[Path], out: Path, check: Callable[[Run], None] = 
         writer.sort([assignment.trial_id for assignment in make_plan(suite, prompts)])
         writer.finish()
         check(load_run(folder))
-    return load_run(out)
+
+
+def _require_outside(out: Path, paths: Sequence[Path]) -> None:
+    """Raise UsageError if `out` is in one of the runs, which stay as they are."""
+    target = out.resolve()
+    for path in paths:
+        if path.resolve() in (target, *target.parents):
+            raise UsageError(f"--out {out} is in {path}, which is to be merged: choose a directory outside")
 
 
 def _shard(run: Run) -> int:

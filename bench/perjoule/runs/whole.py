@@ -6,6 +6,7 @@ import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from perjoule.errors import RunError, UsageError
@@ -39,7 +40,7 @@ def whole_or_nothing(out: Path) -> Iterator[Path]:
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise UsageError(f"{place} is not a folder: remove it")
         place.mkdir(exist_ok=True)
-        with locked(place, lambda holder: UsageError(f"{out} is being created by {holder}: wait for it, or {REMEDY}")):
+        with locked(place, partial(_refusal, out)):
             require_vacant(out, REMEDY)  # another process may just have finished
             try:
                 _empty(place)
@@ -58,6 +59,10 @@ def whole_or_nothing(out: Path) -> Iterator[Path]:
         if str(folder) in str(error):
             raise type(error)(str(error).replace(str(folder), str(out))) from error
         raise
+
+
+def _refusal(out: Path, holder: str, _: bool) -> UsageError:
+    return UsageError(f"{out} is being created by {holder}: wait for it, or {REMEDY}")
 
 
 def _of(out: Path, place: Path, folder: Path, error: OSError) -> OSError:

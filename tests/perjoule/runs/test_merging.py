@@ -19,6 +19,7 @@ from perjoule.running.execute import execute
 from perjoule.running.prepared import shard_of
 from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import Run, is_run, load_run
+from perjoule.runs.lock import being_written
 from perjoule.runs.merging import merge_runs
 from perjoule.runs.writer import RunWriter
 from perjoule.statistics.price import price_of
@@ -238,6 +239,33 @@ def test_damaged_attempts_are_located(tmp_path: Path, row: str) -> None:
     (paths[1] / "superseded.jsonl").write_text(row + "\n")
     with pytest.raises(RunError, match=r"b/superseded\.jsonl.*damaged"):
         merge_runs(paths, tmp_path / "merged")
+
+
+def test_a_run_that_is_being_written_is_not_merged(tmp_path: Path) -> None:
+    paths = two_shards(tmp_path)
+    refused = pytest.raises(UsageError, match="b is being written by process")
+    with being_written(paths[1]), refused:
+        merge_runs(paths, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+    locked_out = pytest.raises(UsageError, match="a is being read by process")
+
+    def try_to_write(run: Run) -> None:
+        with locked_out, being_written(paths[0]):
+            pass
+
+    merge_runs(paths, tmp_path / "merged", try_to_write)
+    with being_written(paths[0]), being_written(paths[1]):
+        pass  # released
+
+
+@pytest.mark.parametrize("out", ["a/sub", "a/images/more/sub", "link/sub", "b/../a/sub"])
+def test_the_merged_run_is_not_written_into_a_part(tmp_path: Path, out: str) -> None:
+    paths = two_shards(tmp_path)
+    (tmp_path / "link").symlink_to(paths[0])
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=f"--out {tmp_path / out} is in {paths[0]}, which is to be merged"):
+        merge_runs(paths, tmp_path / out)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def sparse(file: Path) -> None:
