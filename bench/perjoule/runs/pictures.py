@@ -16,7 +16,7 @@ from threading import RLock
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from perjoule.errors import RunError
 from perjoule.files import replacing
@@ -89,6 +89,8 @@ def _described(place: Path) -> Iterator[None]:
         yield
     except RunError as error:
         raise PictureError(str(error)) from None
+    except UnidentifiedImageError:  # its message names an open file instead of the path
+        raise PictureError(f"{place}: not a readable picture: not a PNG file") from None
     # Pillow raises SyntaxError for broken PNG chunks, and its own DecompressionBombError
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
         raise PictureError(f"{place}: not a readable picture: {error}") from error
