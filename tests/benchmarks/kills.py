@@ -1,9 +1,10 @@
-"""Kills a run at random moments with SIGKILL and continues it, until nothing is lost, repeated or orphaned.
+"""Kills runs and merges at random moments with SIGKILL and continues them: is anything lost, repeated or orphaned?
 
     python -m tests.benchmarks.kills [KILLS] [SEED]
 
 Each process makes or resumes a run of instant pipelines, as `perjoule run --resume` does, and is killed after a random
-time: in a window, between two files of a trial, in a repair, or while tables are derived. Prints counts per run.
+time: in a window, between two files of a trial, in a repair, or while tables are derived. Then two runs of parts are
+merged as often. Prints counts per run.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from perjoule.runs.directory import is_run, load_run
 from perjoule.runs.lock import being_written
+from perjoule.runs.merging import merge_runs
 from perjoule.runs.stored import DETAILS
 from perjoule.runs.writer import RunWriter
 from perjoule.suite.schedule import make_plan
@@ -57,7 +60,7 @@ def check(path: Path, whole: Path) -> None:
     print(", ".join(f"{name}: {int(count)}" for name, count in counts.items()), flush=True)
 
 
-def child(task: Callable[[], None]) -> int:
+def child(task: Callable[[], object]) -> int:
     """Start a task in a process of its own, and return its number. The threads of polars do not survive a fork, so
     this process must not use polars itself."""
     process = os.fork()
@@ -69,6 +72,42 @@ def child(task: Callable[[], None]) -> int:
         status = 0
     finally:
         os._exit(status)
+
+
+def part(path: Path, number: int) -> None:
+    """Do every second trial."""
+    writer = RunWriter.create(path, SUITE, PROMPTS, ENVIRONMENT)
+    writer.done |= {assignment.trial_id for assignment in PLAN[number::2]}
+    do(SUITE, writer)
+
+
+def merges(kills: int, chance: random.Random, folder: Path) -> None:
+    """Kill merges; what is left must not pass as a run, and must not stop the next merge."""
+    parts, out = [folder / "part0", folder / "part1"], folder / "merged"
+    for number, path in enumerate(parts):
+        os.waitpid(child(partial(part, path, number)), 0)
+    begun = time.monotonic()
+    os.waitpid(child(lambda: merge_runs(parts, out)), 0)
+    usual_s = time.monotonic() - begun
+    shutil.rmtree(out)
+    done, left, passing = 0, 0, 0
+    while done < kills:
+        process = child(lambda: merge_runs(parts, out))
+        time.sleep(chance.uniform(0, usual_s))
+        os.kill(process, signal.SIGKILL)
+        if not os.WIFSIGNALED(os.waitpid(process, 0)[1]):
+            shutil.rmtree(out)
+            continue
+        done += 1
+        left += any(folder.glob(".perjoule-new-*"))
+        if out.exists():  # killed after its last step
+            passing += 1
+        elif os.waitpid(child(lambda: merge_runs(parts, out)), 0)[1]:
+            sys.exit(f"could not be merged after {done} kills")
+        if done % 10 == 0:
+            os.waitpid(child(lambda: check(out, folder / "whole")), 0)
+        shutil.rmtree(out)
+    print(f"{done} kills of merges, {left} of which left files, {passing} after the last step", flush=True)
 
 
 def main(kills: int, seed: int) -> None:
@@ -94,6 +133,7 @@ def main(kills: int, seed: int) -> None:
             os.waitpid(child(lambda: check(path, whole)), 0)
             print(f"{done} kills", flush=True)
             shutil.rmtree(path)
+        merges(kills, chance, Path(folder))
 
 
 if __name__ == "__main__":

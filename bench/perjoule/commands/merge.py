@@ -34,8 +34,7 @@ def merge(
     from perjoule.runs.merging import merge_runs
     from perjoule.statistics.devices import require_one_device
 
-    run = merge_runs(runs, out)
-    require_one_device(run)
+    run = merge_runs(runs, out, require_one_device)
     result = MergedRun(
         run=str(run.path),
         parts=len(runs),

@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import polars as pl
@@ -34,6 +31,7 @@ from perjoule.importing.reading import read_table
 from perjoule.importing.run_tables import image_table, prompt_rows, score_table, suite_of, trial_table
 from perjoule.runs.columns import SCHEMA
 from perjoule.runs.directory import Run, load_run
+from perjoule.runs.whole import REMEDY, whole_or_nothing
 from perjoule.runs.writer import require_vacant
 from perjoule.statistics.points import operating_points
 from perjoule.suite.reading import IMPORTED, write_suite
@@ -65,7 +63,7 @@ def import_table(
         UsageError: The table is invalid; the message names file, row, column, value and remedy.
         OSError: The run cannot be written; the error names `out`.
     """
-    require_vacant(out)
+    require_vacant(out, REMEDY)
     facts = MetricFacts(lower=lower, fidelity=fidelity, bounds=bounds or {})
     foreign = read_table(table)
     metrics = metrics_of(foreign, facts)
@@ -74,7 +72,7 @@ def import_table(
     specs = {name: spec_of(name, facts, notes) for name in metrics}
     trials = trial_table(frame)
     _note_provenance(trials, notes)
-    with _whole_or_nothing(out) as folder:
+    with whole_or_nothing(out) as folder:
         _write(folder, table, frame, trials, specs)
         # last, because this file makes the directory a run
         environment = _environment(table, frame)
@@ -85,26 +83,6 @@ def import_table(
         _note_cell_values(points, notes)
         write_json(folder / "environment.json", environment | {"import_notes": notes})
     return load_run(out)
-
-
-@contextmanager
-def _whole_or_nothing(out: Path) -> Iterator[Path]:
-    """Create a folder next to `out` that is moved to `out` when it is complete, and removed if anything fails."""
-    target = out.resolve()
-    try:
-        parent = next(folder for folder in target.parents if folder.is_dir())
-        temporary = Path(mkdtemp(prefix=".perjoule-import-", dir=parent))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(out)) from error
-    try:
-        (temporary / "run").mkdir()
-        yield temporary / "run"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (temporary / "run").rename(target)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(out)) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(

@@ -42,13 +42,13 @@ from perjoule.running.scoring import REFUSED, forget_partial, image_set, open_wo
 from perjoule.running.stage import Reporter, do_trials, measure
 from perjoule.running.workers import execute_on
 from perjoule.runs.derived import with_tables
-from perjoule.runs.directory import Run, is_run, is_starting, load_run, write_scores, write_set_scores
+from perjoule.runs.directory import Run, is_run, load_run, write_scores, write_set_scores
 from perjoule.runs.environment import gpu_name
 from perjoule.runs.lock import being_written
 from perjoule.runs.migrations import require_current
 from perjoule.runs.race_record import write_race
 from perjoule.runs.stored import require_same_suite
-from perjoule.runs.writer import RunWriter, require_vacant
+from perjoule.runs.writer import RunWriter, require_startable
 from perjoule.statistics.points import operating_points
 from perjoule.statistics.price import price_of
 from perjoule.suite.reading import cells_of
@@ -122,8 +122,7 @@ def run(
             contest = race.continued_race(begun, prepared, racing)
         else:
             contest = race.race_of(prepared) if racing else None
-            if not is_starting(out):
-                require_vacant(out)
+            require_startable(out)
         if contest is not None and executor == "ray":
             raise UsageError("--race: rounds are measured one after the other on one device: leave --executor ray out")
         if budget != _NO_BUDGET and (problem := foresee(prepared).too_small(budget)):

@@ -47,11 +47,11 @@ from perjoule.running.stage import Reporter, StageProgress, note_of
 from perjoule.running.trial import Bench
 from perjoule.runs.columns import FINISHED
 from perjoule.runs.derived import derive_tables
-from perjoule.runs.directory import Run, is_run, is_starting, load_run, write_scores
+from perjoule.runs.directory import Run, is_run, load_run, write_scores
 from perjoule.runs.lock import being_written
 from perjoule.runs.resume_hint import resume_command
 from perjoule.runs.stored import require_same_suite
-from perjoule.runs.writer import RunWriter, require_vacant
+from perjoule.runs.writer import RunWriter, require_startable
 from perjoule.statistics.designs import Design
 from perjoule.suite.reading import cells_of, images_per_window
 from perjoule.types import Assignment
@@ -120,8 +120,8 @@ def gate_until_verdict(
             _require_same_plan(begun, read_plan(out), plan)
             if isinstance(baseline, Run) and has_baseline(out):
                 baseline = open_baseline(out, held)
-        elif not is_starting(out):
-            require_vacant(out)
+        else:
+            require_startable(out)
         rows = read_rows(out, repair=True) if continues else []
         if not rows or rows[-1].outcome == "continue":
             _measure(candidate, baseline, plan, request, out, reporter, held, rows)

@@ -21,19 +21,20 @@ from perjoule.protocols import EnergyMeter
 
 
 @contextmanager
-def locked(path: Path, refusal: Callable[[str], PerjouleError]) -> Iterator[None]:
+def locked(path: Path, refusal: Callable[[str, bool], PerjouleError], *, shared: bool = False) -> Iterator[None]:
     """Hold the lock of a file or directory, which must exist.
 
     Args:
         path: The file or directory; its content is not touched.
-        refusal: Returns the error for a lock that another process holds, e.g. `process 1234`.
+        refusal: Returns the error for a lock that another process holds, e.g. `process 1234`, and whether it shares it.
+        shared: Whether other processes may hold it too, if it is shared for them as well.
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise refusal(_holder(handle)) from None
+            raise refusal(*_holder(handle)) from None
         except OSError:
             pass  # not supported here
         yield
@@ -42,8 +43,18 @@ def locked(path: Path, refusal: Callable[[str], PerjouleError]) -> Iterator[None
 
 
 def being_written(run: Path) -> AbstractContextManager[None]:
-    """Hold the lock of a run directory. Raises UsageError if another process writes it."""
-    return locked(run, lambda holder: UsageError(f"{run} is being written by {holder}: wait for it, or choose another"))
+    """Hold the lock of a run directory. Raises UsageError if another process writes it, or reads it whole."""
+    return locked(run, partial(_run_refusal, run))
+
+
+def being_read(run: Path) -> AbstractContextManager[None]:
+    """Keep others from writing a run directory that is read whole. Raises UsageError if a process writes it."""
+    return locked(run, partial(_run_refusal, run), shared=True)
+
+
+def _run_refusal(run: Path, holder: str, is_shared: bool) -> UsageError:
+    use = "read" if is_shared else "written"
+    return UsageError(f"{run} is being {use} by {holder}: wait for it, or choose another")
 
 
 @contextmanager
@@ -65,20 +76,20 @@ def measured_alone(meter: EnergyMeter) -> Iterator[None]:
         yield
 
 
-def _board_refusal(model: str, holder: str) -> MeterError:
+def _board_refusal(model: str, holder: str, _: bool) -> MeterError:
     return MeterError(
         f"{model} is being measured by {holder}: the joules of each would contain the work of the other; wait for it, "
         "or choose another board with --meter nvml:UUID"
     )
 
 
-def _holder(handle: int) -> str:
-    """Return the process that holds the lock of an open file, as far as the kernel shows it."""
+def _holder(handle: int) -> tuple[str, bool]:
+    """Return the process that holds the lock of an open file, and whether it is shared, as far as the kernel shows."""
     place = os.fstat(handle)
     wanted = f"{os.major(place.st_dev):02x}:{os.minor(place.st_dev):02x}:{place.st_ino}"
     with contextlib.suppress(OSError):
         for line in Path("/proc/locks").read_text("ascii").splitlines():
             words = line.split()
             if "FLOCK" in words and wanted in words and words[4] not in ("0", "-1"):
-                return f"process {words[4]}"
-    return "another process"
+                return f"process {words[4]}", words[3] == "READ"
+    return "another process", False

@@ -7,16 +7,29 @@ another digest, is refused, because its score would belong to a different image.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from threading import RLock
+from typing import IO, Any
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from perjoule.errors import RunError
-from perjoule.opening import open_inside
+from perjoule.files import replacing
+from perjoule.opening import open_inside, require_size
 from perjoule.protocols import Images
 
 # the largest image that a suite can ask for
 MOST_SIDE_PX = 8192
+# its file, if nothing in it can be compressed: 192 MiB and what PNG adds
+MOST_PICTURE_BYTES = 208 * 2**20
+_LARGE_BYTES = 8 * 2**20
+_LARGE_PX = 2048**2
+_one_large = RLock()
 
 
 class PictureError(RunError):
@@ -40,27 +53,74 @@ def read_picture(folder: Path, file: str, sha256: str | None) -> Images:
         Pixels of shape (h, w, 3), uint8.
 
     Raises:
-        PictureError: If the picture is missing, damaged, outside the run directory, or has other pixels.
+        PictureError: If the picture is missing, damaged, too large, outside the run directory, or has other pixels.
     """
-    from PIL import Image
+    with _described(folder / file), open_inside(folder, file) as opened:
+        require_size(os.fstat(opened.fileno()).st_size, MOST_PICTURE_BYTES, folder / file)
+        return _measured(opened, folder / file, sha256)
 
+
+def copy_picture(folder: Path, file: str, sha256: str | None, to: Path) -> None:
+    """Copy the file of a picture, after the checks of `read_picture`, and wait until it is on disk.
+
+    Several threads may copy at once; of large pictures, whose pixels take up to 0.7 GiB, one is decoded at a time.
+
+    Raises:
+        PictureError: As `read_picture`.
+        OSError: If the copy cannot be written.
+    """
+    place = folder / file
+    with ExitStack() as held:
+        with _described(place):
+            opened = held.enter_context(open_inside(folder, file))
+            size = os.fstat(opened.fileno()).st_size
+            require_size(size, MOST_PICTURE_BYTES, place)
+            with _turn(size > _LARGE_BYTES):
+                _measured(opened, place, sha256, lambda pixels: _turn(pixels > _LARGE_PX))
+        opened.seek(0)
+        with replacing(to) as copy:
+            shutil.copyfileobj(opened, copy)
+
+
+@contextmanager
+def _described(place: Path) -> Iterator[None]:
+    """Turn errors about a picture into PictureError."""
     try:
-        with open_inside(folder, file) as opened, Image.open(opened, formats=("PNG",)) as picture:
-            # other formats are never decoded: Pillow passes EPS, for example, to Ghostscript
-            if max(picture.size) > MOST_SIDE_PX:
-                raise ValueError(f"{picture.width} × {picture.height} pixels; at most {MOST_SIDE_PX} a side are read")
-            pixels = np.array(picture.convert("RGB"))  # a copy: torch needs writable memory
+        yield
     except RunError as error:
         raise PictureError(str(error)) from None
+    except UnidentifiedImageError:  # its message names an open file instead of the path
+        raise PictureError(f"{place}: not a readable picture: not a PNG file") from None
     # Pillow raises SyntaxError for broken PNG chunks, and its own DecompressionBombError
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
-        raise PictureError(f"{folder / file}: not a readable picture: {error}") from error
-    if sha256 is None:
-        raise PictureError(f"{folder / file}: images.parquet has no SHA-256 for it, so it cannot be checked")
-    digest = pixel_digest(pixels)
+        raise PictureError(f"{place}: not a readable picture: {error}") from error
+
+
+def _turn(is_large: bool) -> AbstractContextManager[Any]:
+    return _one_large if is_large else nullcontext()
+
+
+def _measured(
+    opened: IO[bytes],
+    place: Path,
+    sha256: str | None,
+    turn: Callable[[int], AbstractContextManager[Any]] = lambda pixels: nullcontext(),
+) -> Images:
+    """Return the pixels; raises ValueError or PictureError unless they are those that were measured.
+
+    `turn` gets the number of pixels that the header states, and is held while they are decoded.
+    """
+    # other formats are never decoded: Pillow passes EPS, for example, to Ghostscript
+    with Image.open(opened, formats=("PNG",)) as picture, turn(picture.width * picture.height):
+        if max(picture.size) > MOST_SIDE_PX:
+            raise ValueError(f"{picture.width} × {picture.height} pixels; at most {MOST_SIDE_PX} a side are read")
+        pixels = np.array(picture.convert("RGB"))  # a copy: torch needs writable memory
+        if sha256 is None:
+            raise PictureError(f"{place}: the run has no SHA-256 for it, so it cannot be checked")
+        digest = pixel_digest(pixels)
     if digest != sha256:
         raise PictureError(
-            f"{folder / file} is not the picture that was measured: the SHA-256 of its pixels is {digest}, "
-            f"but images.parquet has {sha256}"
+            f"{place} is not the picture that was measured: the SHA-256 of its pixels is {digest}, but the run has "
+            f"{sha256}"
         )
     return pixels

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +23,6 @@ from perjoule.runs.stored import (
     SUPERSEDED,
     Row,
     image_file,
-    remove_temporary,
     require_same_suite,
     set_aside,
     stored_trials,
@@ -69,15 +70,15 @@ class RunWriter:
 
     @classmethod
     def create(cls, path: Path, suite: Suite, prompts: Sequence[Prompt], environment: dict[str, Any]) -> RunWriter:
-        """Start a new run.
+        """Start a new run, also in a directory where only a start was cut off.
 
         Raises:
-            UsageError: If the directory exists and is not empty.
+            UsageError: If the directory contains anything else.
         """
-        if is_starting(path):
-            remove_temporary(path)
-        else:
-            require_vacant(path)
+        require_startable(path)
+        for file in _left_by_start(path):
+            if file.name != STARTING:
+                file.unlink()
         path.mkdir(parents=True, exist_ok=True)
         # while this file exists without environment.json, the directory is a start that was cut off
         (path / STARTING).touch()
@@ -205,12 +206,39 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"since the run began, {', '.join(changed)}; recorded in {SESSIONS}"] if changed else []
 
 
-def require_vacant(path: Path) -> None:
-    """Raise UsageError if a new run cannot start in `path` because it is not empty."""
+def require_vacant(
+    path: Path, remedy: str = "continue it with --resume, or choose another directory with --out"
+) -> None:
+    """Raise UsageError, with the remedy, if a new run cannot be made in `path` because it is not empty."""
     if path.is_symlink() and not path.exists():
         raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist: make that folder, or remove it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} exists already: continue it with --resume, or choose another directory with --out")
+        raise UsageError(f"{path} exists already: {remedy}")
+
+
+def require_startable(path: Path) -> None:
+    """Raise UsageError if a new run cannot start in `path`: it has other content than a start that was cut off.
+
+    A directory that others made may contain anything: a link at `images` would lead the pictures elsewhere, and the
+    rows of a planted journal would become rows of the run.
+    """
+    if not is_starting(path):
+        require_vacant(path)
+        return
+    known = _left_by_start(path)
+    for entry in sorted(path.iterdir()):
+        empty = entry.name == "images" and stat.S_ISDIR(entry.lstat().st_mode) and not any(entry.iterdir())
+        if entry not in known and not empty:
+            raise UsageError(
+                f"{path} is the start of a run that was cut off, but {entry.name} in it is not from "
+                "that start: remove it, or choose another directory with --out"
+            )
+
+
+def _left_by_start(path: Path) -> list[Path]:
+    """Return the files that a start writes before its last one, `environment.json`, and its temporary files."""
+    files = [*(path / name for name in (STARTING, "suite.toml", "prompts.jsonl")), *path.glob(".perjoule-*.tmp")]
+    return [file for file in files if os.path.lexists(file) and stat.S_ISREG(file.lstat().st_mode)]
 
 
 def trial_row(trial: Trial) -> dict[str, Any]:

@@ -664,7 +664,7 @@ def test_mutated_tables_import_or_are_refused_in_words(tmp_path: Path) -> None:
     assert imported > 30
     assert len(refusals) > 50
     assert [r for r in refusals if not r[1].startswith(r[0]) or r[2]] == []
-    assert not list(tmp_path.glob(".perjoule-import-*"))
+    assert not list(tmp_path.glob(".perjoule-new-*"))
 
 
 @pytest.mark.slow

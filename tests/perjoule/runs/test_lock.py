@@ -14,7 +14,7 @@ import pytest
 
 from perjoule.errors import MeterError, UsageError
 from perjoule.meters.base import BaseMeter
-from perjoule.runs.lock import being_written, measured_alone
+from perjoule.runs.lock import being_read, being_written, measured_alone
 from perjoule.testing import SyntheticMeter, VirtualClock
 
 HOLDER = """
@@ -37,6 +37,24 @@ def test_another_process_is_refused_by_number_until_it_is_killed(tmp_path: Path)
         holder.wait()
         with being_written(tmp_path):
             assert list(tmp_path.iterdir()) == []  # nothing is left behind, by either
+
+
+def test_several_may_read_but_nobody_writes_meanwhile(tmp_path: Path) -> None:
+    reader = HOLDER.replace("being_written", "being_read")
+    with subprocess.Popen([sys.executable, "-c", reader, tmp_path], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with being_read(tmp_path):
+            pass
+        with pytest.raises(UsageError, match=f"is being read by process {holder.pid}"), being_written(tmp_path):
+            pass
+        holder.kill()
+    with (
+        being_written(tmp_path),
+        pytest.raises(UsageError, match=f"is being written by process {os.getpid()}"),
+        being_read(tmp_path),
+    ):
+        pass
 
 
 def test_a_lock_ends_with_its_block_even_if_that_raises(tmp_path: Path) -> None:

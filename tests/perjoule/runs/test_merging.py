@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from PIL import Image
 
 from perjoule.errors import RunError, UsageError
 from perjoule.prompts import prompt_id
 from perjoule.running.execute import execute
 from perjoule.running.prepared import shard_of
 from perjoule.running.trial import GeneratorCache
-from perjoule.runs.directory import Run, load_run
+from perjoule.runs.directory import Run, is_run, load_run
+from perjoule.runs.lock import being_written
 from perjoule.runs.merging import merge_runs
 from perjoule.runs.writer import RunWriter
+from perjoule.statistics.price import price_of
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeFactory, FakeGenerator, SyntheticMeter, VirtualClock
 from perjoule.types import Prompt, Suite
 from tests.perjoule.running.test_execute import ENVIRONMENT, hashes, make_suite
+from tests.perjoule.runs.test_stored import Crash, crashing
 
 PROMPTS = tuple(Prompt(prompt_id=prompt_id(text), text=text) for text in ("a cat", "a dog", "a fox", "a hen", "a cow"))
 SUITE = make_suite(blocks=2)
@@ -132,6 +137,162 @@ def test_a_link_in_place_of_an_image_is_not_followed(tmp_path: Path) -> None:
     image.symlink_to(tmp_path / "elsewhere.png")
     with pytest.raises(RunError, match="is a symbolic link"):
         merge_runs(runs, tmp_path / "merged")
+
+
+def two_shards(folder: Path) -> list[Path]:
+    return [run_of(folder / name, prompts).path for name, prompts in (("a", PROMPTS[:2]), ("b", PROMPTS[2:4]))]
+
+
+def test_a_merge_that_fails_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+    paths = two_shards(tmp_path)
+    image = next((tmp_path / "b" / "images").iterdir())
+    image.rename(tmp_path / "lost.png")
+    with pytest.raises(RunError, match=f"{image}: not a readable picture.*No such file.*continue .* with --resume"):
+        merge_runs(paths, tmp_path / "merged")
+    (tmp_path / "lost.png").rename(image)
+
+    def refuse(run: Run) -> None:
+        raise RunError(f"{run.path}: other boards")
+
+    with pytest.raises(RunError, match=f"^{tmp_path}/merged: other boards"):
+        merge_runs(paths, tmp_path / "merged", refuse)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+    assert len(merge_runs(paths, tmp_path / "merged").trials) == 16
+
+
+def test_a_kill_at_any_change_of_the_disk_leaves_no_run_and_does_not_stop_a_repeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = two_shards(tmp_path)
+    whole = run_of(tmp_path / "whole", PROMPTS[:4])
+    monkeypatch.setattr("perjoule.runs.merging._COPIES", 1)
+    out = tmp_path / "merged"
+    at, done = 0, False
+    while not done:
+        with crashing(monkeypatch, at), monkeypatch.context() as patch:
+            patch.setattr("perjoule.runs.whole.shutil.rmtree", lambda *args, **kwargs: None)  # nobody tidies up
+            try:
+                merge_runs(paths, out)
+                done = True
+            except Crash:
+                pass
+        if out.exists():  # the crash came after the last step
+            assert hashes(load_run(out)) == hashes(whole)
+        else:
+            assert not any(is_run(entry) for entry in tmp_path.iterdir() if entry.name.startswith("."))
+            assert hashes(merge_runs(paths, out)) == hashes(whole)
+        assert list(out.rglob("*.tmp")) == []
+        shutil.rmtree(out)
+        at += 11
+    assert at > 60
+
+
+def journal(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_attempts_and_sessions_of_the_parts_stay_recorded(tmp_path: Path) -> None:
+    """The joules of attempts count for the caps, also of trials that are not done again yet."""
+    paths = two_shards(tmp_path)
+    repeated = load_run(paths[1])
+    plan = make_plan(repeated.suite, repeated.prompt_set)
+    lost, again = (repeated.images.row(place, named=True) for place in (0, -1))
+    assert lost["trial_id"] != again["trial_id"]
+    for image in (lost, again):
+        (paths[1] / image["file"]).unlink()
+    spent = sum(load_run(path).trials["energy_j"].sum() for path in paths)
+    environment = {**ENVIRONMENT, "perjoule": "9.9", "command": ["perjoule", "run", "--resume"]}
+    # stopped before anything was drawn
+    RunWriter.resume(paths[1], repeated.suite, plan, environment).close()
+    failure = {"trial_id": lost["trial_id"], "failure": "boom", "traceback": "line 1"}
+    (paths[1] / "failures.jsonl").write_text(json.dumps(failure) + "\n")
+    orphan = {"trial_id": lost["trial_id"], "t_s": [0.0], "power_w": [1.0], "source": "s"}
+    (paths[1] / "traces.jsonl").write_text(json.dumps(orphan) + "\n")
+
+    merged = merge_runs(paths, tmp_path / "merged")
+    whole = make_plan(merged.suite, merged.prompt_set)
+    planned = {(a.cell.cell_id, a.block, *(p.prompt_id for p in a.prompts), *a.seeds): a.trial_id for a in whole}
+    attempts = journal(merged.path / "superseded.jsonl")
+    assert len(attempts) == 2
+    for row in attempts:
+        assert row["trial_id"] == planned[row["cell_id"], row["block"], *row["prompt_ids"], *row["seeds"]]
+        assert row["trial_id"] not in merged.trials["trial_id"]
+    (explained,) = journal(merged.path / "failures.jsonl")
+    (first,) = [row for row in attempts if lost["prompt_id"] in row["prompt_ids"] and row["cell_id"] == lost["cell_id"]]
+    assert explained == {**failure, "trial_id": first["trial_id"]}
+    assert journal(merged.path / "traces.jsonl") == []
+    (session,) = journal(merged.path / "sessions.jsonl")
+    assert (session["run"], session["perjoule"], session["command"]) == ("b", "9.9", environment["command"])
+    resumed = RunWriter.resume(merged.path, merged.suite, whole, ENVIRONMENT)
+    resumed.close()
+    assert sum(row["energy_j"] for row in resumed.spent) == pytest.approx(spent)
+    price = price_of(load_run(merged.path))
+    assert price is not None
+    assert price.energy_j == pytest.approx(spent)
+
+
+@pytest.mark.parametrize(
+    "row", ['{"trial_id": "x"}', '{"trial_id": "x", "cell_id": 1, "block": [], "prompt_ids": 1, "seeds": 1}', "[1]"]
+)
+def test_damaged_attempts_are_located(tmp_path: Path, row: str) -> None:
+    paths = two_shards(tmp_path)
+    (paths[1] / "superseded.jsonl").write_text(row + "\n")
+    with pytest.raises(RunError, match=r"b/superseded\.jsonl.*damaged"):
+        merge_runs(paths, tmp_path / "merged")
+
+
+def test_a_run_that_is_being_written_is_not_merged(tmp_path: Path) -> None:
+    paths = two_shards(tmp_path)
+    refused = pytest.raises(UsageError, match="b is being written by process")
+    with being_written(paths[1]), refused:
+        merge_runs(paths, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+    locked_out = pytest.raises(UsageError, match="a is being read by process")
+
+    def try_to_write(run: Run) -> None:
+        with locked_out, being_written(paths[0]):
+            pass
+
+    merge_runs(paths, tmp_path / "merged", try_to_write)
+    with being_written(paths[0]), being_written(paths[1]):
+        pass  # released
+
+
+@pytest.mark.parametrize("out", ["a/sub", "a/images/more/sub", "link/sub", "b/../a/sub"])
+def test_the_merged_run_is_not_written_into_a_part(tmp_path: Path, out: str) -> None:
+    paths = two_shards(tmp_path)
+    (tmp_path / "link").symlink_to(paths[0])
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=f"--out {tmp_path / out} is in {paths[0]}, which is to be merged"):
+        merge_runs(paths, tmp_path / out)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def sparse(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.truncate(12 * 2**30)
+
+
+def other_pixels(file: Path) -> None:
+    Image.new("RGB", Image.open(file).size, "red").save(file)
+
+
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        (sparse, "has 12,288 MiB, but perjoule reads at most 208 MiB"),
+        (lambda file: file.write_text("root:x:0:0:root:/root:/bin/sh\n"), "not a readable picture"),
+        (other_pixels, "is not the picture that was measured"),
+    ],
+)
+def test_a_picture_that_is_not_the_measured_one_is_not_copied(
+    tmp_path: Path, attack: Callable[[Path], None], words: str
+) -> None:
+    paths = two_shards(tmp_path)
+    attack(image := sorted((tmp_path / "b" / "images").iterdir())[-1])
+    with pytest.raises(RunError, match=f"{image}.* {words}"):
+        merge_runs(paths, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

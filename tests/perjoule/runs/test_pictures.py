@@ -7,6 +7,9 @@ import io
 import os
 import re
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +23,9 @@ from perjoule.files import write_parquet
 from perjoule.running import pipeline
 from perjoule.running.reporting import ReportRequest
 from perjoule.running.scoring import image_set
+from perjoule.runs import pictures
 from perjoule.runs.directory import Run, load_run
-from perjoule.runs.pictures import PictureError, pixel_digest, read_picture
+from perjoule.runs.pictures import PictureError, copy_picture, pixel_digest, read_picture
 from perjoule_reports import write_report
 from tests.perjoule.running.test_execute import PROMPTS, do, fresh, make_suite
 from tests.perjoule.running.test_scoring import Counting, Quiet, Spread
@@ -154,7 +158,7 @@ def pictures_of(run: Run, page: Path) -> list[str]:
 def test_the_words_say_which_digest_was_found(run, secret):
     file, sha256 = run.images.select("file", "sha256").row(0)
     shutil.copy(secret, run.path / file)
-    with pytest.raises(PictureError, match=f"SHA-256 of its pixels is [0-9a-f]{{64}}, but images.parquet has {sha256}"):
+    with pytest.raises(PictureError, match=f"SHA-256 of its pixels is [0-9a-f]{{64}}, but the run has {sha256}"):
         read_picture(run.path, file, sha256)
 
 
@@ -212,3 +216,29 @@ def test_a_picture_of_more_pixels_than_a_suite_can_ask_for_is_not_decoded(run, m
     monkeypatch.setattr("PIL.Image.Image.convert", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(PictureError, match=r"8200 × 10 pixels; at most 8192 a side are read"):
         read_picture(run.path, file, sha256)
+
+
+def test_a_copy_has_the_bytes_of_the_file(run, tmp_path):
+    file, sha256 = run.images.select("file", "sha256").row(0)
+    copy_picture(run.path, file, sha256, tmp_path / "copy.png")
+    assert (tmp_path / "copy.png").read_bytes() == (run.path / file).read_bytes()
+
+
+def test_one_large_picture_is_decoded_at_a_time(run, tmp_path, monkeypatch):
+    """Eight pictures of 8192 x 8192 pixels, each a file of 200 kB, would take 5 GiB of memory at once."""
+    file, sha256 = run.images.select("file", "sha256").row(0)
+    monkeypatch.setattr(pictures, "_LARGE_PX", 0)
+    digest, inside = pictures.pixel_digest, threading.Semaphore(1)
+
+    def alone(pixels):
+        assert inside.acquire(blocking=False), "two at a time"
+        try:
+            time.sleep(0.01)
+            return digest(pixels)
+        finally:
+            inside.release()
+
+    monkeypatch.setattr(pictures, "pixel_digest", alone)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: copy_picture(run.path, file, sha256, tmp_path / f"{n}.png"), range(8)))
+    assert len(list(tmp_path.glob("*.png"))) == 8
