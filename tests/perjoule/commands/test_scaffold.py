@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +140,12 @@ class Pulls:
         self.cache = folder / "cache"
         self.cache.mkdir()
 
-    def run(self, branch: str, event: str = "pull_request") -> int:
-        """The exit code of the workflow."""
+    def run(self, branch: str, event: str = "pull_request", runner: str = "") -> int:
+        """The exit code of the workflow; jobs on the same `runner` have the same workspace."""
         steps, env = steps_of(self.repository / ".github" / "workflows" / "perjoule.yml", "gate")
         number = len(list(self.folder.glob("*-event.json")))
         variables = github_environment(self.forge, "")
-        place = self.folder / f"job{number}"
+        place = self.folder / (runner or f"job{number}")
         self.job = Job(self.repository, place, branch, event, self.cache, variables)
         return self.job.run(steps, env | {"GITHUB_TOKEN": ""})
 
@@ -195,7 +196,8 @@ def test_both_sides_on_github_are_run_in_one_job(tmp_path: Path, forge: FakeForg
     commit(repository, "Bring perjoule")
     pulls = Pulls(repository, tmp_path, forge)
 
-    assert pulls.run("bring-perjoule") == 0, pulls.job.said
+    # a runner of one's own keeps the workspace, with what the job before wrote
+    assert pulls.run("bring-perjoule", runner="own") == 0, pulls.job.said
     assert "there is no run runs/base to compare with" in forge.bodies()[0]
     git("switch", "-q", "main", cwd=repository)
     git("merge", "-q", "bring-perjoule", cwd=repository)
@@ -203,11 +205,46 @@ def test_both_sides_on_github_are_run_in_one_job(tmp_path: Path, forge: FakeForg
     git("switch", "-qc", "one-more-step", cwd=repository)
     edit(repository / "perjoule-ci.toml", ("steps = [1]", "steps = [2]"))
     commit(repository, "Take one more step")
-    assert pulls.run("one-more-step") == 1, pulls.job.said
+    assert pulls.run("one-more-step", runner="own") == 1, pulls.job.said
     (comment,) = forge.bodies()
     assert "perjoule gate: FAIL" in comment
     assert "NO BASELINE" not in comment
     assert {"gate.xml", "runs/base/report.html", "runs/candidate/report.html"} <= set(pulls.job.artifacts)
+
+    git("switch", "-qc", "typing-error", "main", cwd=repository)
+    workflow = repository / ".github" / "workflows" / "perjoule.yml"
+    edit(workflow, ("SUITE: perjoule-ci.toml", "SUITE: perjoule-cii.toml"))
+    commit(repository, "Misspell the suite")
+    assert pulls.run("typing-error", runner="own") == 2, pulls.job.said
+    (comment,) = forge.bodies()
+    assert "NO VERDICT" in comment
+    assert "FAIL" not in comment
+    assert pulls.job.artifacts == []
+
+
+def gate_arguments(script: str, folder: Path, **env: str) -> list[str]:
+    """The arguments that the script of a step passes to `perjoule gate`."""
+    for command in (folder / "perjoule", folder / "env-head" / "bin" / "perjoule"):
+        command.parent.mkdir(parents=True, exist_ok=True)
+        command.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        command.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script], cwd=folder, env={"PATH": f"{folder}:/usr/bin:/bin"} | env,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.splitlines()
+
+
+def test_what_the_caller_gives_counts_more_than_the_defaults_of_the_workflows(tmp_path: Path) -> None:
+    """Of an option that is given twice, the last one counts."""
+    for file, job in ((REUSABLE, "measured"), (REUSABLE, "counted"), (ROOT / "action.yml", None)):
+        document = yaml.safe_load(file.read_text())
+        steps = document["runs"]["steps"] if job is None else document["jobs"][job]["steps"]
+        (script,) = [step["run"] for step in steps if step.get("name") == "Gate"]
+        arguments = gate_arguments(script, tmp_path, GATE="--margin-energy 50% --inconclusive fail")
+        values = [new for old, new in pairwise(arguments) if old == "--margin-energy"]
+        assert values[-1] == "50%", f"{file.name}, {job}: {values}"
+        assert arguments[-4:] == ["--junit", "gate.xml", "--markdown", "gate.md"]  # what later steps read
 
 
 def gitlab_job(workspace: Path, name: str, forge: FakeForge, perjoule: Path) -> list[tuple[int, str]]:
