@@ -120,6 +120,15 @@ def test_the_ci_system_is_recognised(tmp_path: Path) -> None:
     assert any("include: [{local: .gitlab/perjoule.yml}]" in step for step in scaffold.next)
 
 
+@pytest.mark.parametrize("branch", ["main", "master", "release/next"])
+def test_pushes_to_the_main_branch_of_the_repository_store_the_baseline(tmp_path: Path, branch: str) -> None:
+    git("init", "-q", "-b", branch, cwd=tmp_path)
+    scaffold = write_scaffold(tmp_path, Ci.github, Runner.cpu)
+    workflow = yaml.safe_load((tmp_path / ".github" / "workflows" / "perjoule.yml").read_text())
+    assert workflow[True]["push"]["branches"] == [branch]  # YAML 1.1 reads `on` as a truth value
+    assert any(f"pushes to the branch {branch} store the baseline" in step for step in scaffold.next)
+
+
 def steps_of(file: Path, job: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The steps of a job, and the variables of the workflow."""
     workflow = yaml.safe_load(file.read_text())
