@@ -222,7 +222,8 @@ def gate(
         assert candidate is not None
         verdict = _stored_verdict(baseline, candidate, config_for, study, metric, optional=baseline_optional)
     open_margins = unresolvable(verdict)
-    if not (as_json and open_margins):  # the error is then the JSON
+    github = github or _on_github()
+    if not open_margins or (github and not as_json):  # the error says the same, but is not an annotation
         _print(verdict, open_margins, as_json=as_json, github=github)
     # after stdout, so that the verdict is printed even if a file cannot be written
     _write(verdict, junit, markdown)
@@ -238,7 +239,7 @@ def _print(verdict: Verdict, problems: Sequence[str], *, as_json: bool, github: 
         print_record(verdict)
         return
     print_text(render.terminal(verdict))
-    if github or _on_github():
+    if github:
         typer.echo(render.annotations(verdict, problems))
 
 
