@@ -307,6 +307,51 @@ def test_gitlab_keeps_the_baseline_in_the_package_registry(tmp_path: Path, forge
     ] * 2
 
 
+@pytest.mark.parametrize(("file", "text"), [("pyproject.toml", "[project]\nname = 'x'\n"), ("setup.py", "")])
+def test_a_package_in_the_repository_is_installed_everywhere(tmp_path: Path, file: str, text: str) -> None:
+    """Otherwise a change of its code would not be drawn."""
+    scripts = list(install_scripts())
+    assert len(scripts) == 7
+    for number, (script, sides) in enumerate(scripts):
+        package, other = tmp_path / f"package-{number}", tmp_path / f"other-{number}"
+        for side in sides:
+            for folder, name, content in ((package, file, text), (other, "pyproject.toml", "[tool.ruff]\n")):
+                (folder / side).mkdir(parents=True, exist_ok=True)
+                (folder / side / name).write_text(content)
+        assert installed_by(script, other) == ["perjoule"] * len(sides)
+        assert installed_by(script, package) == [word for side in sides for word in ("perjoule", f"-e {side}")]
+
+
+def installed_by(script: str, folder: Path) -> list[str]:
+    """What the script passes to `pip install`, in every environment that it makes."""
+    programs, log = folder / "programs", folder / "log"
+    programs.mkdir()
+    log.write_text("")
+    for name in ("python", "python3", "pip"):
+        (programs / name).write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+        (programs / name).chmod(0o755)
+    for environment in ("env-base", "env-head", "base/env", "env"):
+        (folder / environment).mkdir(parents=True)
+        (folder / environment / "bin").symlink_to(programs)
+    path = {"PATH": f"{programs}:/usr/bin:/bin", "INSTALL": "perjoule"}
+    subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=folder, env=path, check=True)
+    return [line.rpartition("install ")[2] for line in log.read_text().splitlines() if "install" in line]
+
+
+def install_scripts() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The scripts that install, with the folders that may contain a package."""
+    folder = ROOT / "bench" / "perjoule" / "commands" / "scaffold"
+    jobs = [(REUSABLE, "counted"), (REUSABLE, "measured"), *((folder / f"github-{r}.yml", "gate") for r in Runner)]
+    steps = [step for file, job in jobs for step in steps_of(file, job)[0]]
+    steps += yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
+    for script in [step["run"] for step in steps if "pip install" in step.get("run", "")]:
+        yield script, ("base", "head") if "$side" in script else (".",)
+    for runner, job in ((Runner.cpu, "perjoule:gate"), (Runner.gpu, "perjoule:gate")):
+        lines = yaml.safe_load((folder / f"gitlab-{runner}.yml").read_text())[job]["script"]
+        script = "\n".join(line for line in lines if "pip" in line)
+        yield script, ("base", ".") if "$side" in script else (".",)
+
+
 def checked(schema: str, *files: Path) -> None:
     """Check files with the schemas of SchemaStore, which check-jsonschema ships."""
     do(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, files), cwd=ROOT)
