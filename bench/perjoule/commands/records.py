@@ -76,7 +76,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaffold:
-    """What `init` prints: files that it wrote, files that existed, and what to do next."""
+    """What `init` prints: files that it wrote or extended, files that existed, and what to do next."""
 
     written: tuple[Path, ...]
     kept: tuple[Path, ...]

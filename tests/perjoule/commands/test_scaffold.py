@@ -69,7 +69,7 @@ def repository(tmp_path: Path) -> Path:
     """An empty repository, `perjoule init` done on a branch of its own."""
     root = empty_repository(tmp_path / "origin")
     files = set(json.loads(perjoule("init", "--json", cwd=root))["written"])
-    assert files == set(scaffold_files(Ci.github, Runner.cpu))
+    assert files == {*scaffold_files(Ci.github, Runner.cpu), ".gitignore"}
     return root
 
 
@@ -103,12 +103,47 @@ def test_the_pytest_example_passes_next_to_the_suite(repository: Path) -> None:
 @pytest.mark.parametrize(("ci", "runner"), KINDS)
 def test_init_keeps_what_is_there(tmp_path: Path, ci: Ci, runner: Runner) -> None:
     first = write_scaffold(tmp_path, ci, runner)
-    assert {str(file.relative_to(tmp_path)) for file in first.written} == set(scaffold_files(ci, runner))
+    assert {str(file.relative_to(tmp_path)) for file in first.written} == {*scaffold_files(ci, runner), ".gitignore"}
     for file in first.written:
-        file.write_text("mine\n")
+        if file.name != ".gitignore":
+            file.write_text("mine\n")
     second = write_scaffold(tmp_path, ci, runner)
     assert (second.written, set(second.kept)) == ((), set(first.written))
-    assert {file.read_text() for file in first.written} == {"mine\n"}
+    assert {file.read_text() for file in first.written if file.name != ".gitignore"} == {"mine\n"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, b"/runs/\n/gate.md\n/gate.xml\n"),
+        (b"runs\ngate.md\ngate.xml", b"runs\ngate.md\ngate.xml"),
+        (b"*.pyc\r\n/runs/*\r\n", b"*.pyc\r\n/runs/*\r\n/gate.md\n/gate.xml\n"),
+        (b"caf\xe9/\n!gate.md\nruns.txt", b"caf\xe9/\n!gate.md\nruns.txt\n/runs/\n/gate.md\n/gate.xml\n"),
+    ],
+)
+def test_git_ignores_what_runs_and_gates_write(tmp_path: Path, before: bytes | None, after: bytes) -> None:
+    git("init", "-q", cwd=tmp_path)
+    file = tmp_path / ".gitignore"
+    if before is not None:
+        file.write_bytes(before)
+    scaffold = write_scaffold(tmp_path)
+    assert file.read_bytes() == after
+    assert (file in scaffold.written, file in scaffold.kept) == (before != after, before == after)
+    assert any(step.startswith(".gitignore: added") for step in scaffold.next) == (before != after)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    for name in ("runs/first/trials.jsonl", "gate.md", "gate.xml"):
+        (tmp_path / name).touch()
+    assert not re.search("runs/|gate", git("status", "--porcelain", "-uall", cwd=tmp_path))
+    assert write_scaffold(tmp_path).written == ()
+
+
+def test_a_link_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "common").write_text("runs/\n")
+    (tmp_path / ".gitignore").symlink_to("common")
+    scaffold = write_scaffold(tmp_path)
+    assert (tmp_path / "common").read_text() == "runs/\n"
+    assert tmp_path / ".gitignore" in scaffold.kept
+    assert ".gitignore: it is a link: add /gate.md, /gate.xml, the output of runs" in scaffold.next
 
 
 def test_the_ci_system_is_recognised(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `perjoule init` writes: two suites with their prompts, a CI workflow, a pytest example."""
+"""What `perjoule init` writes: two suites with their prompts, a CI workflow, a pytest example, lines of .gitignore."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ _ALWAYS = {
 }
 GITHUB = ".github/workflows/perjoule.yml"
 GITLAB = ".gitlab-ci.yml"
+GITIGNORE = ".gitignore"
+# what runs and gates write
+_IGNORED = ("/runs/", "/gate.md", "/gate.xml")
 _PUSHED = "branches: [main]"  # in the template: what stores the baseline
 _MAIN = "main"
 
@@ -51,7 +54,7 @@ def likely_ci(folder: Path) -> Ci:
 
 
 def write_scaffold(folder: Path, ci: Ci | None = None, runner: Runner = Runner.cpu) -> Scaffold:
-    """Write the files that do not exist yet; without `ci` those of the likely CI system."""
+    """Write the files that do not exist yet; without `ci` those of the likely CI system. Extend .gitignore."""
     from perjoule.commands.records import Scaffold
     from perjoule.files import write_text
     from perjoule.runs.commit import main_branch
@@ -69,15 +72,51 @@ def write_scaffold(folder: Path, ci: Ci | None = None, runner: Runner = Runner.c
             text = text.replace(_PUSHED, f"branches: [{json.dumps(branch)}]")
         write_text(file, text)
         written.append(file)
+    ignored = folder / GITIGNORE
+    lines = _missing_lines(ignored)
+    can_write = bool(lines) and not ignored.is_symlink()
+    if can_write:
+        _append(ignored, lines)
+    (written if can_write else existing).append(ignored)
     return Scaffold(
-        written=tuple(written), kept=tuple(existing), next=tuple(_next_steps(folder, chosen, runner, existing, branch))
+        written=tuple(written),
+        kept=tuple(existing),
+        next=tuple(_next_steps(folder, chosen, runner, existing, branch, lines)),
     )
 
 
-def _next_steps(folder: Path, ci: Ci, runner: Runner, existing: list[Path], branch: str) -> list[str]:
+def _missing_lines(file: Path) -> list[str]:
+    """Return what .gitignore does not list yet, in any of the usual spellings, e.g. `runs` or `/runs/*`."""
+    listed = {line.strip().strip("/*") for line in _content(file).decode(errors="replace").splitlines()}
+    return [line for line in _IGNORED if line.strip("/") not in listed]
+
+
+def _append(file: Path, lines: list[str]) -> None:
+    """Add lines to a file, whose content stays as it is, byte by byte."""
+    from perjoule.files import write_bytes
+
+    content = _content(file)
+    end = b"\n" if content and not content.endswith(b"\n") else b""
+    write_bytes(file, content + end + "".join(f"{line}\n" for line in lines).encode())
+
+
+def _content(file: Path) -> bytes:
+    from perjoule.opening import content_of
+
+    return content_of(file, follow=True) if file.exists() else b""
+
+
+def _next_steps(
+    folder: Path, ci: Ci, runner: Runner, existing: list[Path], branch: str, ignored: list[str]
+) -> list[str]:
     """Return what is to be done before the first pull request, in order."""
     steps = ["perjoule plan perjoule.toml; perjoule run perjoule.toml --out runs/first"]
     steps.append("perjoule-ci.toml: put in what you ship, e.g. your model and its step count")
+    if ignored:
+        done = folder / GITIGNORE not in existing
+        steps.append(
+            f"{GITIGNORE}: {'added' if done else 'it is a link: add'} {', '.join(ignored)}, the output of runs"
+        )
     if ci is Ci.gitlab and folder / GITLAB in existing:
         steps.append(f"{GITLAB}: add `include: [{{local: .gitlab/perjoule.yml}}]`, if it is not there")
     if ci is Ci.gitlab:
