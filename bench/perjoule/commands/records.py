@@ -69,9 +69,10 @@ class MergedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """What `report` prints: the files that it wrote."""
+    """What `report` prints: the files that it wrote; for a folder of runs also what could not be read."""
 
     files: tuple[Path, ...]
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
