@@ -1,4 +1,4 @@
-"""The workflow that `perjoule init` writes, from an empty repository on: six pull requests and a push, with seconds and joules.
+"""The workflow that `perjoule init` writes, from an empty repository on: seconds and joules of seven jobs.
 
     python -m tests.benchmarks.ci --out DIR [--install] [--limit 20] [--steps 4] [--parallel 1]
 
@@ -133,7 +133,7 @@ class Repository:
 
 def _times(job: Job) -> str:
     """Return seconds and CPU seconds of the job and of each step."""
-    total, cpu_total = (sum(step[part] for step in job.steps) for part in (1, 2))
+    total, cpu_total = sum(s for _, s, _, _ in job.steps), sum(cpu for _, _, cpu, _ in job.steps)
     parts = ", ".join(
         f"{name.split()[0].rstrip(',').lower()} {s:.0f} s ({cpu:.1f} s CPU)" for name, s, cpu, _ in job.steps
     )

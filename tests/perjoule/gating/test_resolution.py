@@ -133,13 +133,13 @@ def test_differences_that_vary_more_than_expected_are_inconclusive_and_no_usage_
         gate(base, candidate, config=GateConfig(margin_energy=0.5, margin_quality=loss))
 
     # the same for the metric's own margin, where the prompts can show it: no number was stated either
-    own = [with_margin(run, 1.01 * loss) for run in (base, candidate)]
-    verdict = gate(*own, config=GateConfig(margin_energy=0.5))
+    base, candidate = (with_margin(run, 1.01 * loss) for run in (base, candidate))
+    verdict = gate(base, candidate, config=GateConfig(margin_energy=0.5))
     assert (verdict.verdict, verdict.quality.margin_origin) == ("inconclusive", 'default of q, by "resolvable"')
     assert verdict.quality.mde is not None
     assert verdict.quality.mde > 1.01 * loss
     with pytest.raises(UsageError, match=r"the margin on q"):
-        gate(*(stating(run, None) for run in own), config=GateConfig(margin_energy=0.5))
+        gate(stating(base, None), stating(candidate, None), config=GateConfig(margin_energy=0.5))
 
 
 def test_a_margin_that_cannot_be_judged_is_printed_and_annotated_with_its_verdict(
