@@ -30,7 +30,7 @@ from difflib import get_close_matches
 _VERBS = frozenset({
     "add", "ask", "check", "choose", "close", "continue", "create", "delete", "did", "download", "free", "generate",
     "give", "import", "install", "leave", "limit", "list", "lower", "make", "measure", "name", "put", "raise",
-    "read", "remove", "rename", "repeat", "resume", "run", "score", "see", "select", "set", "split", "start",
+    "read", "remove", "rename", "repeat", "restore", "resume", "run", "score", "see", "select", "set", "split", "start",
     "update", "use", "wait", "write",
 })  # fmt: skip
 _MOST_CHARACTERS = 300  # of one line of a foreign message

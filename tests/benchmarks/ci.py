@@ -1,4 +1,4 @@
-"""The workflow that `perjoule init` writes, from an empty repository on: six pull requests, with seconds and joules.
+"""The workflow that `perjoule init` writes, from an empty repository on: seconds and joules of seven jobs.
 
     python -m tests.benchmarks.ci --out DIR [--install] [--limit 20] [--steps 4] [--parallel 1]
 
@@ -132,10 +132,12 @@ class Repository:
 
 
 def _times(job: Job) -> str:
-    """Return seconds and CPU seconds of each step."""
-    return ", ".join(
+    """Return seconds and CPU seconds of the job and of each step."""
+    total, cpu_total = sum(s for _, s, _, _ in job.steps), sum(cpu for _, _, cpu, _ in job.steps)
+    parts = ", ".join(
         f"{name.split()[0].rstrip(',').lower()} {s:.0f} s ({cpu:.1f} s CPU)" for name, s, cpu, _ in job.steps
     )
+    return f"{total:.0f} s ({cpu_total:.1f} s CPU): {parts}"
 
 
 def own_python(home: Path) -> None:

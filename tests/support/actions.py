@@ -67,7 +67,7 @@ class Job:
 
     Attributes:
         origin: The repository.
-        workspace: Empty folder of the job.
+        workspace: Folder of the job: empty, or as an earlier job on the same runner left it.
         branch: What is checked out.
         event: `pull_request` or `push`.
         cache: Folder of the caches of the repository.
@@ -93,9 +93,10 @@ class Job:
     artifacts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.workspace.mkdir(parents=True)
+        self.workspace.mkdir(parents=True, exist_ok=True)
         self.file = self.workspace.parent / f"{self.workspace.name}-event.json"
         self.summary = self.workspace.parent / f"{self.workspace.name}-summary.md"
+        self.summary.unlink(missing_ok=True)
         sha = git("rev-parse", self.branch, cwd=self.origin)
         base_sha = git("rev-parse", self.base, cwd=self.origin)
         pull = {"number": 5, "head": {"sha": sha}, "base": {"sha": base_sha}}
@@ -173,7 +174,7 @@ class Job:
         if "env-$side" in script:
             for side in ("base", "head"):
                 command = self.workspace / f"env-{side}" / "bin" / "perjoule"
-                command.parent.mkdir(parents=True)
+                command.parent.mkdir(parents=True, exist_ok=True)
                 command.write_text(f"#!/bin/sh\n{COMMAND}")
                 command.chmod(0o755)
 
@@ -181,6 +182,8 @@ class Job:
         if action == "actions/checkout":
             target = self.workspace / options.get("path", ".")
             ref = self.text(options.get("ref", self.branch))
+            if target.exists():  # as on a runner that is kept: only this folder is cleaned
+                shutil.rmtree(target)
             git("clone", "-q", "--depth", "1", "--branch", ref, f"file://{self.origin}", str(target), cwd=self.origin)
         elif action == "actions/cache/restore":
             prefixes = [self.text(options["key"]), self.text(options["restore-keys"])]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,9 @@ from perjoule.commands.baseline_log import log
 from perjoule.commands.options import Json, RunArgument, Wide, print_record, print_text, terminal_width
 
 if TYPE_CHECKING:
-    from perjoule.gating.baselines import Baseline
+    from collections.abc import Sequence
+
+    from perjoule.gating.baselines import Baseline, UnreadableBaseline
 
 Name = Annotated[
     str,
@@ -55,11 +56,15 @@ def save(name: Name, run: RunArgument, as_json: Json = False) -> None:
 def list_(wide: Wide = False, as_json: Json = False) -> None:
     """List the stored baselines, oldest first.
 
+    Exits with 4 if a file cannot be read, after those that can be read.
+
     Example: perjoule baseline list
     """
     from perjoule.gating import baselines
 
-    _print(baselines.listed(), as_json, terminal_width(wide))
+    stored = baselines.listed()
+    _print(stored.baselines, as_json, terminal_width(wide), stored.unreadable)
+    baselines.require_readable(stored)
 
 
 def show(name: Name, suite: Suite = None, wide: Wide = False, as_json: Json = False) -> None:
@@ -67,13 +72,13 @@ def show(name: Name, suite: Suite = None, wide: Wide = False, as_json: Json = Fa
 
     Example: perjoule baseline show main
     """
-    from tempfile import TemporaryDirectory
+    from contextlib import ExitStack
 
     from perjoule.commands import tables
     from perjoule.gating import baselines
 
-    with TemporaryDirectory() as folder:
-        run = baselines.load(name, Path(folder) / "run", suite=suite)
+    with ExitStack() as stack:
+        run = baselines.unpacked(name, stack, suite=suite)
         tables.print_frontier(run, None, "json" if as_json else "table", terminal_width(wide))
 
 
@@ -106,14 +111,19 @@ def prune(
     _print(baselines.prune(keep), as_json)
 
 
-def _print(stored: list[Baseline], as_json: bool, width: int | None = None) -> None:
+def _print(
+    stored: Sequence[Baseline],
+    as_json: bool,
+    width: int | None = None,
+    unreadable: Sequence[UnreadableBaseline] = (),
+) -> None:
     from perjoule.commands import tables
     from perjoule.display import moment
     from perjoule.gating.baselines import Baselines
     from perjoule.text_table import text_table
 
     if as_json:
-        print_record(Baselines(baselines=tuple(stored)))
-    else:
+        print_record(Baselines(baselines=tuple(stored), unreadable=tuple(unreadable)))
+    elif stored or not unreadable:
         rows = [{**asdict(baseline), "saved_utc": moment(baseline.saved_utc)} for baseline in stored]
         print_text(text_table(rows, width, tables.LEAST))

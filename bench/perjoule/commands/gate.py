@@ -33,7 +33,7 @@ from perjoule.files import write_text
 from perjoule.shares import share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from perjoule.gating.records import GateConfig, Verdict
 
@@ -221,9 +221,10 @@ def gate(
     else:
         assert candidate is not None
         verdict = _stored_verdict(baseline, candidate, config_for, study, metric, optional=baseline_optional)
-    open_margins = bool(unresolvable(verdict))
-    if not open_margins:
-        _print(verdict, as_json=as_json, github=github)
+    open_margins = unresolvable(verdict)
+    github = github or _on_github()
+    if not open_margins or (github and not as_json):  # the error says the same, but is not an annotation
+        _print(verdict, open_margins, as_json=as_json, github=github)
     # after stdout, so that the verdict is printed even if a file cannot be written
     _write(verdict, junit, markdown)
     if open_margins:  # such a gate could only guess
@@ -231,15 +232,15 @@ def gate(
     raise typer.Exit(_exit_code(verdict, inconclusive))
 
 
-def _print(verdict: Verdict, *, as_json: bool, github: bool) -> None:
+def _print(verdict: Verdict, problems: Sequence[str], *, as_json: bool, github: bool) -> None:
     from perjoule.gating import render
 
     if as_json:
         print_record(verdict)
         return
     print_text(render.terminal(verdict))
-    if github or _on_github():
-        typer.echo(render.annotations(verdict))
+    if github:
+        typer.echo(render.annotations(verdict, problems))
 
 
 def _write(verdict: Verdict, junit: Path | None, markdown: Path | None) -> None:

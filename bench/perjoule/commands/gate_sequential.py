@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from perjoule.commands.options import reporter
@@ -92,8 +91,7 @@ def _baseline(
     if is_remote(name) or is_run(Path(name)):
         return load_run(stack.enter_context(fetched_run(name)))
     try:
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        return baselines.load(name, folder, suite=candidate.suite.name)
+        return baselines.unpacked(name, stack, suite=candidate.suite.name)
     except UnknownNameError as unknown:
         try:
             return prepare(name, limit, resume=None if resumed is None else resumed / BASELINE)

@@ -31,7 +31,7 @@ def init(
     """Add a suite, a CI workflow, a pytest example.
 
     perjoule.toml is a suite for exploring, perjoule-ci.toml the one that CI draws for every pull request. Files that
-    exist already are not changed.
+    exist already are not changed, except that .gitignore gets the lines that it lacks, for the output of runs.
 
     Example: perjoule init --ci github --runner cpu
     """

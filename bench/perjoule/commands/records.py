@@ -69,14 +69,15 @@ class MergedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """What `report` prints: the files that it wrote."""
+    """What `report` prints: the files that it wrote; for a folder of runs also what could not be read."""
 
     files: tuple[Path, ...]
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaffold:
-    """What `init` prints: files that it wrote, files that existed, and what to do next."""
+    """What `init` prints: files that it wrote or extended, files that existed, and what to do next."""
 
     written: tuple[Path, ...]
     kept: tuple[Path, ...]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +26,7 @@ from perjoule.commands.options import (
 )
 from perjoule.errors import UsageError
 from perjoule.shares import share
+from perjoule.text import one_line
 
 
 def register(app: typer.Typer) -> None:
@@ -78,7 +81,8 @@ def report(
     if not is_remote(run) and holds_runs(Path(run)):
         if baseline is not None:
             raise UsageError(f"--baseline {baseline}: {run} is a folder of runs: name one of its runs")
-        _print(reporting.index(Path(run), out or Path(run) / "index.html"), as_json, open_report)
+        files = reporting.index(Path(run), out or Path(run) / "index.html")
+        _print(files, as_json, open_report, _unreadable(Path(run)))
         return
     with ExitStack() as stack:
         ours = load_run(stack.enter_context(fetched_run(run, pictures=True)))
@@ -103,13 +107,33 @@ def report(
     _print(files, as_json, open_report)
 
 
-def _print(files: list[Path], as_json: bool, open_report: bool) -> None:
+def _unreadable(folder: Path) -> list[str]:
+    """Return why runs of a folder, or the history, are not in the index."""
+    from perjoule.commands import tables
+    from perjoule.errors import RunError
+    from perjoule.gating.history import read_history
+
+    problems = [
+        row.problem if row.run in row.problem else f"{row.run}: {row.problem}"
+        for row in tables.listing("runs", folder).runs or ()
+        if row.problem
+    ]
+    try:
+        read_history()
+    except RunError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _print(files: list[Path], as_json: bool, open_report: bool, problems: Sequence[str] = ()) -> None:
     from perjoule.commands.records import Files
 
     if open_report and files:
         page_link(files[0], open_it=True)
     if as_json:
-        print_record(Files(files=tuple(files)))
+        print_record(Files(files=tuple(files), problems=tuple(problems)))
     else:
         for file in files:
             print_text(str(file))
+        for problem in problems:
+            sys.stderr.write(f"perjoule: not in the index: {one_line(problem)}\n")

@@ -12,7 +12,8 @@ import gzip
 import json
 import re
 import zlib
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
-from perjoule.errors import RunError, UnknownNameError, UsageError, first_line
+from perjoule.errors import PerjouleError, RunError, UnknownNameError, UsageError, first_line
 from perjoule.files import decode_text, read_json, strict_json, write_bytes, write_json, write_parquet, write_text
 from perjoule.opening import MOST_TEXT_BYTES, content_of, is_flat, open_inside
 from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
@@ -44,6 +45,7 @@ MOST_BYTES = 256 * 2**20
 _PINNED = ("main", "release-")
 
 
+_RESTORE = "restore the file from git or from the CI system, or delete it and save the baseline again"
 _COLUMNS = {"scores": SCORE_COLUMNS, "images": IMAGE_COLUMNS, "points": POINT_COLUMNS}
 
 
@@ -81,10 +83,19 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableBaseline:
+    """A file in the store that is not a baseline, or is damaged."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Baselines:
     """What the verbs of `perjoule baseline` print with --json."""
 
     baselines: tuple[Baseline, ...]
+    unreadable: tuple[UnreadableBaseline, ...] = ()
 
 
 def save(run: Run, name: str, root: Path = FOLDER) -> Baseline:
@@ -131,6 +142,32 @@ def load(name: str, folder: Path, root: Path = FOLDER, *, suite: str | None = No
         RunError: If the file is not a baseline that perjoule wrote.
     """
     path = find(name, root, suite=suite, key=key).path
+    with _named_as(path, folder):
+        return _unpack(path, folder)
+
+
+def unpacked(name: str, stack: ExitStack, *, suite: str | None = None, key: str | None = None) -> Run:
+    """Unpack a baseline into a folder that `stack` deletes; raises as `load`.
+
+    Errors that are raised later, inside the stack, name the baseline instead of the folder.
+    """
+    path = find(name, suite=suite, key=key).path
+    folder = Path(stack.enter_context(TemporaryDirectory()))
+    stack.enter_context(_named_as(path, folder))
+    return _unpack(path, folder)
+
+
+@contextmanager
+def _named_as(path: Path, folder: Path) -> Iterator[None]:
+    """Name a baseline in messages of errors about the folder that it is unpacked into."""
+    try:
+        yield
+    except PerjouleError as error:
+        error.args = (str(error).replace(f"{folder}/", f"{path}: ").replace(str(folder), str(path)),)
+        raise
+
+
+def _unpack(path: Path, folder: Path) -> Run:
     record = _read(path)
     for file in (*_TEXTS, *_OPTIONAL):
         if file in record.files:
@@ -168,9 +205,8 @@ def opened(name: str, candidate: Run, stack: ExitStack, *, pictures: bool = Fals
     """
     if is_remote(name) or Path(name).is_dir():
         return load_run(stack.enter_context(fetched_run(name, pictures=pictures))), False
-    folder = Path(stack.enter_context(TemporaryDirectory()))
     key = str(candidate.environment.get("comparability_key"))
-    return load(name, folder, suite=candidate.suite.name, key=key), True
+    return unpacked(name, stack, suite=candidate.suite.name, key=key), True
 
 
 def none_yet(name: str, root: Path = FOLDER) -> bool:
@@ -201,9 +237,23 @@ def find(name: str, root: Path = FOLDER, *, suite: str | None = None, key: str |
     return matches[0]
 
 
-def listed(root: Path = FOLDER) -> list[Baseline]:
-    """Return all stored baselines, oldest first."""
-    return sorted((describe(path) for path in root.glob("*/*/*.json.gz")), key=lambda b: (b.saved_utc, str(b.path)))
+def listed(root: Path = FOLDER) -> Baselines:
+    """Return all stored baselines, oldest first, and the files that cannot be read."""
+    readable, unreadable = [], []
+    for path in sorted(root.glob("*/*/*.json.gz")):
+        try:
+            readable.append(describe(path))
+        except RunError as error:
+            unreadable.append(UnreadableBaseline(path=path, reason=str(error)))
+    return Baselines(
+        baselines=tuple(sorted(readable, key=lambda b: (b.saved_utc, str(b.path)))), unreadable=tuple(unreadable)
+    )
+
+
+def require_readable(stored: Baselines) -> None:
+    """Raise RunError if a file of the store cannot be read."""
+    if stored.unreadable:
+        raise RunError("\n".join(file.reason for file in stored.unreadable))
 
 
 def describe(path: Path) -> Baseline:
@@ -236,7 +286,9 @@ def prune(keep: int, root: Path = FOLDER) -> list[Baseline]:
         raise UsageError(f"--keep {keep}: must be 0 or more")
     deleted: list[Baseline] = []
     groups: dict[Path, list[Baseline]] = {}
-    for baseline in listed(root):
+    stored = listed(root)
+    require_readable(stored)  # before the first is deleted: which are the newest is not known
+    for baseline in stored.baselines:
         if not (baseline.name == _PINNED[0] or baseline.name.startswith(_PINNED[1])):
             groups.setdefault(baseline.path.parent, []).append(baseline)
     for group in groups.values():
@@ -286,10 +338,15 @@ def _read(path: Path) -> _BaselineRecord:
             )
         parsed = strict_json(content)
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from error
+        raise RunError(f"{path}: cannot be read: {error}", remedy=_RESTORE) from error
     schema = parsed.get("schema") if isinstance(parsed, dict) else None
     if schema != SCHEMA:
-        raise RunError(f"{path}: schema = {schema!r}: this version of perjoule reads {SCHEMA}")
+        later = isinstance(schema, int) and schema > SCHEMA
+        raise RunError(
+            f"{path}: schema = {schema!r}: {'a later version of perjoule wrote it, and ' if later else ''}this version "
+            f"of perjoule reads {SCHEMA}",
+            remedy="update perjoule, or save the baseline again with this version" if later else _RESTORE,
+        )
     try:
         record = TypeAdapter(_BaselineRecord).validate_python(parsed)
     except ValidationError as error:

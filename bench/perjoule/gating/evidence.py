@@ -16,7 +16,7 @@ from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
 from perjoule.statistics.devices import devices_of, mixtures
 from perjoule.statistics.grid import ENERGY, read_grid
-from perjoule.text import provenance_note
+from perjoule.text import one_line, provenance_note
 from perjoule.types import Suite, Variant
 from perjoule.warnings import is_marked, warning
 
@@ -28,6 +28,7 @@ _PROTOCOL_KEYS = ("batch_size", "images_per_window", "iterations")
 _METRIC_KEYS = ("weights_digest", "direction", "track", "unit")
 _TRIAL_KEYS = ("boundary", "provenance")
 _LISTED = 5
+_QUOTED, _CHARACTERS = 2, 60  # prompts whose text is given, and how much of it
 
 
 def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Findings:
@@ -93,8 +94,24 @@ def _missing_prompts(baseline: Run, candidate: Run) -> Iterable[Missing]:
             what="prompt",
             name=some,
             where="candidate",
-            detail=f"cell {cell}: {len(part)} images of {len(prompts)} prompts are in the baseline only",
+            detail=f"cell {cell}: {_count(len(part), 'image')} of {_count(len(prompts), 'prompt')} "
+            f"{'is' if len(part) == 1 else 'are'} in the baseline only{_texts(baseline, prompts)}",
         )
+
+
+def _count(number: int, one: str, several: str = "") -> str:
+    """Return a number with its noun, e.g. `1 image`, `2 images`."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
+def _texts(run: Run, prompts: Collection[str]) -> str:
+    """Return the beginnings of prompts in quotes, e.g. `: "a red circle", "a star" and 3 more`; empty if unknown."""
+    texts = [run.prompts[prompt] for prompt in prompts if run.prompts.get(prompt)]
+    if not texts:
+        return ""
+    shown = [f'"{one_line(text)[:_CHARACTERS]}{"…" if len(one_line(text)) > _CHARACTERS else ""}"' for text in texts]
+    more = f" and {len(prompts) - _QUOTED} more" if len(prompts) > _QUOTED else ""
+    return f": {', '.join(shown[:_QUOTED])}{more}"
 
 
 def _images(run: Run) -> pl.DataFrame:
@@ -104,6 +121,24 @@ def _images(run: Run) -> pl.DataFrame:
         .rename({"prompt_ids": "prompt_id", "seeds": "seed"})
         .unique()
     )
+
+
+def _new_images(baseline: Run, candidate: Run) -> Iterable[str]:
+    """Yield notes about images that only the candidate has, in cells of both runs."""
+    before, after = _images(baseline), _images(candidate)
+    keys = ["cell_id", "prompt_id"]
+    after = after.join(before, on="cell_id", how="semi")
+    prompts = sorted(after.join(before, on=keys, how="anti")["prompt_id"].unique())
+    if prompts:
+        verb = "is" if len(prompts) == 1 else "are"
+        yield (
+            f"{_count(len(prompts), 'new prompt')} {verb} not judged until there is a baseline with "
+            f"{'it' if len(prompts) == 1 else 'them'}{_texts(candidate, prompts)}"
+        )
+    seeds = after.join(before, on=keys, how="semi").join(before, on=[*keys, "seed"], how="anti", nulls_equal=True)
+    if len(seeds):
+        seeds_of = _count(len(seeds), "image has a seed", "images have seeds")
+        yield f"candidate: {seeds_of} that the baseline lacks; the means of the same prompts include them"
 
 
 def _missing_scores(baseline: Run, candidate: Run, metric: str) -> Iterable[Missing]:
@@ -121,7 +156,10 @@ def _missing_scores(baseline: Run, candidate: Run, metric: str) -> Iterable[Miss
             reasons = bad["reason_unscored"].drop_nulls().value_counts(sort=True).head(1)["reason_unscored"].to_list()
             why = f"; most frequent reason: {reasons[0]}" if reasons else ""
             yield Missing(
-                what="score", name=metric, where=name, detail=f"{len(bad) + len(images)} images have no score{why}"
+                what="score",
+                name=metric,
+                where=name,
+                detail=f"{_count(len(bad) + len(images), 'image has', 'images have')} no score{why}",
             )
 
 
@@ -130,7 +168,10 @@ def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
     if len(failed):
         row = failed.row(0, named=True)
         yield Missing(
-            what="trial", name=row["trial_id"], where=name, detail=f"{len(failed)} trials failed: {row['failure']}"
+            what="trial",
+            name=row["trial_id"],
+            where=name,
+            detail=f"{_count(len(failed), 'trial')} failed: {row['failure']}",
         )
     without_joules = run.windows.filter(~pl.col("energy_j").is_finite().fill_null(False))
     if len(without_joules):
@@ -140,7 +181,7 @@ def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
             what="energy",
             name=str(without_joules["trial_id"][0]),
             where=name,
-            detail=f"{len(without_joules)} windows have no joules{why}",
+            detail=f"{_count(len(without_joules), 'window has', 'windows have')} no joules{why}",
         )
 
 
@@ -168,7 +209,8 @@ def _invalid(name: str, run: Run) -> Iterable[str]:
         yield f"{name}: {warning('W265', str(mixture))}"
     negative = good.filter(pl.col("energy_j") <= 0)
     if len(negative):
-        yield f"{name}: {len(negative)} windows have zero or negative joules, e.g. {negative['trial_id'][0]}"
+        number = _count(len(negative), "window has", "windows have")
+        yield f"{name}: {number} zero or negative joules, e.g. {negative['trial_id'][0]}"
     marked = _disturbed(good)
     if len(marked) > TOLERATED_SHARE * len(good):
         yield f"{name}: {len(marked)} of {len(good)} windows are not valid for a verdict, e.g. {marked[0]}"
@@ -250,6 +292,7 @@ def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
     new = sorted(_cells(candidate) - _cells(baseline))
     if new:
         yield f"cells that only the candidate has are not judged: {', '.join(new[:_LISTED])}"
+    yield from _new_images(baseline, candidate)
     for name, run in (("baseline", baseline), ("candidate", candidate)):
         good = run.windows
         smaller = sorted(good.filter(is_marked("W266"))["cell_id"].unique())

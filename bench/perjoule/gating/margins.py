@@ -15,6 +15,7 @@ and unit supplies it. Imported scores get no such margin, because their scale ma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
@@ -28,6 +29,7 @@ from perjoule.types import MetricSpec
 GIVEN = "given"
 IN_SUITE = "suite"
 RESOLVED = "smallest that the prompts can show"
+_BY_RESOLVABLE = ', by "resolvable"'
 
 
 def margins_for(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margins:
@@ -63,7 +65,7 @@ def _in_suites(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margin |
     require_fixed(metric, stated, sequential=config.look is not None)
     own, found = _of_metric(metric, runs), resolution(runs[0], metric, config.nominal())
     if found is None or (own.value is not None and own.value >= found.loss):
-        return own
+        return own if own.value is None else replace(own, origin=f"{own.origin}{_BY_RESOLVABLE}")
     smaller = "" if own.value is None else f": {found.smaller(own.value)}"
     return Margin(
         value=found.loss,
@@ -71,6 +73,11 @@ def _in_suites(metric: str, config: GateConfig, runs: Sequence[Run]) -> Margin |
         note=f"the margin on {metric}, {found.loss:g}, is the smallest loss that {found.prompts} prompts can show, and "
         f"not known to be negligible{smaller}. State the loss that you accept: margins.{metric} in the suite",
     )
+
+
+def is_left_to_prompts(origin: str) -> bool:
+    """Return whether the suite states no number: the margin is what its prompts can show, or the metric's own."""
+    return origin == RESOLVED or origin.endswith(_BY_RESOLVABLE)
 
 
 def require_fixed(metric: str, stated: float | str | None, *, sequential: bool) -> None:

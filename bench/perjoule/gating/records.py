@@ -120,7 +120,8 @@ class Margin:
 
     Attributes:
         value: None if none was declared.
-        origin: `given`, `suite`, `default`, `default of METRIC`, or `smallest that the prompts can show`.
+        origin: `given`, `suite`, `default`, `default of METRIC` (also with `, by "resolvable"`), or `smallest that the
+            prompts can show`.
         note: What a reader of the verdict must know about it, if anything.
     """
 

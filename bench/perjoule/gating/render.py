@@ -181,12 +181,14 @@ def markdown(verdict: Verdict) -> str:
     return _fit("\n".join(lines) + "\n")
 
 
-def annotations(verdict: Verdict) -> str:
-    """Return GitHub workflow commands, to be printed on stdout."""
+def annotations(verdict: Verdict, problems: Sequence[str] = ()) -> str:
+    """Return GitHub workflow commands, to be printed on stdout; `problems` are the errors that end the gate instead."""
     if verdict.verdict == "pass":
         return f"::notice title=perjoule gate::{_command(terminal(verdict).splitlines()[0])}"
     kind = {"inconclusive": "warning", "neutral": "notice"}.get(verdict.verdict, "error")
-    reasons = verdict.reasons or ("no reason given",)
+    if problems:
+        kind = "error"
+    reasons = problems or verdict.reasons or ("no reason given",)
     head = f"::{kind} title=perjoule gate {_WORDS[verdict.verdict]}::"
     return "\n".join(head + _command(reason) for reason in reasons[:ANNOTATIONS])
 

@@ -6,7 +6,7 @@ import math
 
 from perjoule.errors import UsageError
 from perjoule.gating.decide import is_open, prompts_needed, session_variance, text_of
-from perjoule.gating.margins import RESOLVED
+from perjoule.gating.margins import is_left_to_prompts
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import Axis, GateConfig, Verdict
 from perjoule.gating.resolution import rounded_up
@@ -27,7 +27,8 @@ def unresolvable(verdict: Verdict) -> list[str]:
     for name, axis, good in (("energy", verdict.energy, -1), (verdict.metric, verdict.quality, 1)):
         if axis.mde is None or axis.margin is None or axis.mde <= axis.margin or not is_open(axis, good):
             continue
-        if axis.margin_origin == RESOLVED:  # nobody chose it too small: the differences vary more than was expected
+        # nobody chose it too small: the differences vary more than was expected
+        if is_left_to_prompts(axis.margin_origin):
             continue
         needed = _prompts_for(axis, verdict.config, of_energy=axis is verdict.energy)
         remedy = f"Use about {needed} prompts, or a wider margin{_wider(verdict, axis)}"

@@ -16,6 +16,7 @@ import pytest
 from perjoule.display import number
 from perjoule.errors import PerjouleError, RunError, UsageError
 from perjoule.files import read_json, write_json, write_text
+from perjoule.meters import require_meter
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.looking import ALPHA, Look, looks
 from perjoule.pytest_energy.records import Judgement, Measured, judge
@@ -90,6 +91,7 @@ class EnergySession:
                     raise UsageError(f"energy baseline {name!r}: use letters, digits, '.', '_' and '-', at most 64")
             if session.report is not None and session.report.suffix not in (".json", ".md", ".html"):
                 raise UsageError(f"--energy-report {session.report}: must end in .json, .md or .html")
+            require_meter(option("--energy-meter"))
             session._load_baseline()
         except PerjouleError as error:
             raise pytest.UsageError(str(error)) from None
@@ -245,18 +247,20 @@ class EnergySession:
                 f"--energy-baseline {self.baseline_name}: {path} does not exist; "
                 f"saved baselines: {', '.join(names) or 'none'}; create it with --energy-save {self.baseline_name}"
             )
-        record = read_json(path)
+        again = f"create it again with --energy-save {self.baseline_name}"
+        try:
+            record = read_json(path)
+        except RunError as error:
+            raise RunError(str(error), remedy=f"restore the file from git, or {again}") from None
         schema = record.get("schema") if isinstance(record, dict) else None
         if schema != SCHEMA:
-            raise UsageError(f"{path}: schema = {schema!r}: this version of perjoule reads {SCHEMA}")
+            raise UsageError(f"{path}: schema = {schema!r}: this version of perjoule reads {SCHEMA}: {again}")
         try:
             self.baseline_system = dict(record["system"])
             self.baseline = {m.nodeid: m for m in _records(record["tests"])}
         except (KeyError, TypeError, ValueError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise RunError(
-                f"{path}: not an energy baseline: {what}; create it again with --energy-save {self.baseline_name}"
-            ) from None
+            raise RunError(f"{path}: not an energy baseline: {what}; {again}") from None
 
     def _keep(self, path: Path, content: dict[str, Any] | str) -> None:
         """Write a file. If that fails, write it to a temporary folder, or else to the terminal."""

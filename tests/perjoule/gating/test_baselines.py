@@ -18,7 +18,7 @@ import pytest
 
 from perjoule.errors import EvidenceError, RunError, UnknownNameError, UsageError
 from perjoule.gating import baselines
-from perjoule.gating.baselines import find, listed, load, promote, prune, save
+from perjoule.gating.baselines import find, listed, load, promote, prune, require_readable, save
 from perjoule.runs.directory import Run, load_run
 from perjoule.statistics.frontier import frontier
 from tests.perjoule.test_cli import call
@@ -130,7 +130,7 @@ def test_a_key_that_is_a_path_stays_in_the_store(run, tmp_path, monkeypatch):
         monkeypatch.setitem(run.environment, "comparability_key", key)
         stored = save(run, "main")
         assert stored.path.resolve().parent.parent.parent == (tmp_path / baselines.FOLDER).resolve()
-        assert len(listed()) == 1
+        assert len(listed().baselines) == 1
         stored.path.unlink()
 
 
@@ -165,6 +165,51 @@ def test_one_damaged_baseline_keeps_no_other_from_being_used(root, run, tmp_path
         load("other", tmp_path / "out2", root)
     with pytest.raises(RunError, match=r"other\.json\.gz: cannot be read"):
         promote("other", "release-1", root)
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"not gzip", lambda raw: b""])
+def test_a_damaged_baseline_is_named_and_the_others_are_listed(root, run, capsys, damage):
+    save(run, "other")
+    path = find("other", root).path
+    path.write_bytes(damage(path.read_bytes()))
+    code, out, err = call("baseline", "list", "--json", capsys=capsys)
+    record = json.loads(out)
+    assert (code, [baseline["name"] for baseline in record["baselines"]]) == (4, ["main"])
+    (unreadable,) = record["unreadable"]
+    place = str(path.relative_to(root.parents[1]))
+    assert (unreadable["path"], unreadable["reason"] in err) == (place, True)
+    assert unreadable["reason"].startswith(f"{place}: cannot be read: ")
+    assert "restore the file from git or from the CI system, or delete it" in unreadable["reason"]
+    code, out, err = call("baseline", "list", capsys=capsys)
+    assert (code, "main" in out, place in err) == (4, True, True)
+    code, out, _ = call("gate", "--baseline", "other", "--candidate", str(run.path), "--json", capsys=capsys)
+    failure = json.loads(out)["error"]
+    assert (code, place in failure["message"]) == (4, True)
+    assert failure["remedy"].startswith("restore the file from git")
+    with pytest.raises(RunError, match="cannot be read"):
+        prune(0, root)
+
+
+def test_errors_name_the_baseline_and_not_the_folder_it_is_unpacked_into(root, run, tmp_path, capsys):
+    path = find("main", root).path
+    place = str(path.relative_to(tmp_path))
+    whole = record_of(path)
+    for file, text, words in (
+        ("trials.jsonl", "3\n", f"{place}: trials.jsonl"),
+        ("suite.toml", "name = 3", f"{place}: suite.toml"),
+    ):
+        rewrite(path, whole | {"files": whole["files"] | {file: text}})
+        code, _, err = call("gate", "--baseline", "main", "--candidate", str(run.path), capsys=capsys)
+        assert (code in (2, 4), words in err) == (True, True), err
+        code, _, err = call("baseline", "show", "main", capsys=capsys)
+        assert (code in (2, 4), words in err) == (True, True), err
+    rewrite(path, whole | {"environment": whole["environment"] | {"schema": 99}})
+    with pytest.raises(RunError, match=r"a later version of perjoule wrote it.*: update perjoule") as caught:
+        load("main", tmp_path / "out", root)
+    assert str(caught.value).startswith(f"{path}: environment.json: schema = 99")
+    rewrite(path, whole | {"schema": 2})
+    with pytest.raises(RunError, match=r"schema = 2: a later version of perjoule wrote it.*: update perjoule, or save"):
+        load("main", tmp_path / "out2", root)
 
 
 def test_words_of_a_baseline_are_read_as_utf8_whatever_the_locale(run, tmp_path):
@@ -251,7 +296,7 @@ class TestBaselines:
             save(run, name, store)
         promote("a", "release-1.2", store)
         assert {b.name for b in prune(1, store)} < {"a", "b", "c"}
-        assert {"main", "release-1.2"} < {b.name for b in listed(store)}
+        assert {"main", "release-1.2"} < {b.name for b in listed(store).baselines}
         with pytest.raises(UnknownNameError, match="did you mean 'main'"):
             find("mian", store)
         with pytest.raises(UsageError, match="letters"):
@@ -327,7 +372,11 @@ def test_a_store_with_links_is_neither_read_nor_written_nor_pruned(root, run, tm
         path.unlink()
         os.mkfifo(path)
     before = snapshot(tmp_path)
-    for use in (lambda: load("main", tmp_path / "out", root), lambda: prune(0, root), lambda: listed(root)):
+    for use in (
+        lambda: load("main", tmp_path / "out", root),
+        lambda: prune(0, root),
+        lambda: require_readable(listed(root)),
+    ):
         with pytest.raises(RunError, match=r"is a symbolic link: replace it|not a regular file"):
             use()
     assert snapshot(tmp_path) == before

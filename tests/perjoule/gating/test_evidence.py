@@ -91,23 +91,21 @@ class TestMissing:
     def test_energy(self, pair: tuple[Run, Run], side: str) -> None:
         blank = pl.when(pl.int_range(pl.len()) == 3).then(None).otherwise(pl.col("energy_j")).alias("energy_j")
         refused(
-            of(pair, side, lambda run: rewrite_table(run, "trials", blank)), f"{side} lacks energy", "1 windows have no"
+            of(pair, side, lambda run: rewrite_table(run, "trials", blank)), f"{side} lacks energy", "1 window has no"
         )
 
     @pytest.mark.parametrize("energy", [0.0, -1.0])
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_no_energy_is_zero(self, pair: tuple[Run, Run], side: str, energy: float) -> None:
         low = pl.when(pl.int_range(pl.len()) == 3).then(energy).otherwise(pl.col("energy_j")).alias("energy_j")
-        refused(
-            of(pair, side, lambda run: rewrite_table(run, "trials", low)), f"{side}: 1 windows have zero or negative"
-        )
+        refused(of(pair, side, lambda run: rewrite_table(run, "trials", low)), f"{side}: 1 window has zero or negative")
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_a_failed_trial(self, pair: tuple[Run, Run], side: str) -> None:
         failure = pl.when(pl.int_range(pl.len()) == 3).then(pl.lit("ValueError: x")).alias("failure")
         refused(
             of(pair, side, lambda run: rewrite_table(run, "trials", failure)),
-            f"{side} lacks trial", "1 trials failed: ValueError: x",
+            f"{side} lacks trial", "1 trial failed: ValueError: x",
         )  # fmt: skip
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
@@ -129,7 +127,7 @@ class TestMissing:
                 pl.when(row).then(pl.lit("no memory")).otherwise(pl.col("reason_unscored")).alias("reason_unscored"),
             ),
         )
-        refused(edited, f"{side} lacks score q: 1 images have no score; most frequent reason: no memory")
+        refused(edited, f"{side} lacks score q: 1 image has no score; most frequent reason: no memory")
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_an_image_without_a_row_of_scores(self, pair: tuple[Run, Run], side: str) -> None:
@@ -138,7 +136,7 @@ class TestMissing:
             pl.read_parquet(file)[1:].write_parquet(file)
             return load_run(run.path)
 
-        refused(of(pair, side, drop), f"{side} lacks score q: 1 images have no score")
+        refused(of(pair, side, drop), f"{side} lacks score q: 1 image has no score")
 
     @pytest.mark.parametrize("side", ["baseline", "candidate"])
     def test_the_metric(self, pair: tuple[Run, Run], side: str) -> None:
@@ -152,7 +150,7 @@ class TestMissing:
         cell = imported(table(**HUNDRED | {"ladder": (4,)}), tmp_path, "cell")
         refused((base, cell), "candidate lacks cell ladder-016")
         prompts = imported(table(**HUNDRED | {"prompts": 49}), tmp_path, "prompts")
-        refused((base, prompts), "candidate lacks prompt p049: cell ladder-004: 1 images of 1 prompts")
+        refused((base, prompts), "candidate lacks prompt p049: cell ladder-004: 1 image of 1 prompt is in")
         seeds = imported(table(**HUNDRED).with_columns(seed=pl.col("seed") + 1), tmp_path, "seeds")
         refused((base, seeds), "50 images of 50 prompts are in the baseline only")
 
@@ -162,7 +160,31 @@ class TestMissing:
         found = gate(base, more, config=WIDE)
         assert found.verdict == "pass"
         assert "cells that only the candidate has are not judged: ladder-032" in found.notes
+        assert "10 new prompts are not judged until there is a baseline with them" in found.notes
+        assert found.quality.n_prompts == 50
         assert [cell.cell_id for cell in found.cells] == ["ladder-004", "ladder-016"]
+
+    def test_prompts_and_seeds_that_only_the_candidate_has_are_named(self, tmp_path: Path) -> None:
+        def texts(run: Run) -> Run:
+            rows = [{"prompt_id": f"p{i:03d}", "text": f"prompt number {i} " + "x" * 60} for i in range(51)]
+            (run.path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            return load_run(run.path)
+
+        base = imported(table(**HUNDRED), tmp_path, "base")
+        one = texts(imported(table(**HUNDRED | {"prompts": 51}), tmp_path, "one"))
+        (note,) = [note for note in gate(base, one, config=WIDE).notes if "new prompt" in note]
+        words = "1 new prompt is not judged until there is a baseline with it"
+        assert note == f'{words}: "prompt number 50 {"x" * 43}…"'
+        refused((one, base), '1 image of 1 prompt is in the baseline only: "prompt number 50')
+        fewer = imported(table(**HUNDRED | {"prompts": 47}), tmp_path, "fewer")
+        refused((one, fewer), '4 images of 4 prompts are in the baseline only: "prompt number 47', '" and 2 more')
+        seeds = imported(table(**HUNDRED | {"seeds": 2}), tmp_path, "seeds")
+        notes = gate(base, seeds, config=WIDE).notes
+        assert (
+            "candidate: 100 images have seeds that the baseline lacks; the means of the same prompts include them"
+            in notes
+        )
+        assert not any("new prompt" in note or "seed" in note for note in gate(base, base, config=WIDE).notes)
 
     def test_windows_of_a_smaller_batch_are_other_cells(self, pair: tuple[Run, Run]) -> None:
         def edit(run: Run) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_whose_margin_counts(tmp_path: Path) -> None:
 def test_resolvable_is_the_metrics_own_margin_where_the_prompts_show_it(tmp_path: Path) -> None:
     base = stating(run_of(tmp_path, "base", own=0.2), "resolvable")
     quality = margins_for("q", CONFIG, (base, base)).quality
-    assert (quality.value, quality.origin, quality.note) == (0.2, "default of q", "")
+    assert (quality.value, quality.origin, quality.note) == (0.2, 'default of q, by "resolvable"', "")
 
 
 def test_the_verdict_by_a_resolvable_margin_says_what_it_is(tmp_path: Path) -> None:
@@ -130,6 +131,35 @@ def test_differences_that_vary_more_than_expected_are_inconclusive_and_no_usage_
     assert verdict.quality.mde > loss
     with pytest.raises(UsageError, match=r"margins\.q = 0\.\d+ under \[metrics\] in the suite, or --margin-quality"):
         gate(base, candidate, config=GateConfig(margin_energy=0.5, margin_quality=loss))
+
+    # the same for the metric's own margin, where the prompts can show it: no number was stated either
+    base, candidate = (with_margin(run, 1.01 * loss) for run in (base, candidate))
+    verdict = gate(base, candidate, config=GateConfig(margin_energy=0.5))
+    assert (verdict.verdict, verdict.quality.margin_origin) == ("inconclusive", 'default of q, by "resolvable"')
+    assert verdict.quality.mde is not None
+    assert verdict.quality.mde > 1.01 * loss
+    with pytest.raises(UsageError, match=r"the margin on q"):
+        gate(stating(base, None), stating(candidate, None), config=GateConfig(margin_energy=0.5))
+
+
+def test_a_margin_that_cannot_be_judged_is_printed_and_annotated_with_its_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    runs = [run_of(tmp_path, name, prompts=4, seed=seed) for seed, name in enumerate(("base", "candidate"))]
+    arguments = ("--baseline", str(runs[0].path), "--candidate", str(runs[1].path), "--margin-energy", "50%")
+    files = ("--junit", str(tmp_path / "gate.xml"), "--markdown", str(tmp_path / "gate.md"))
+    code, out, err = call("gate", *arguments, *files, capsys=capsys)
+    assert code == 2
+    assert out.startswith("INCONCLUSIVE")
+    (annotation,) = [line for line in out.splitlines() if line.startswith("::")]
+    assert annotation.startswith("::error title=perjoule gate INCONCLUSIVE::gate: the margin on q (0.01) is below")
+    assert "Use about" in annotation
+    assert annotation.partition("::gate: ")[2].split(" ")[:6] == err.partition("gate: ")[2].split(" ")[:6]
+    assert all(Path(file).read_text() for file in (*files[1::2], tmp_path / "summary.md"))
+    code, out, _ = call("gate", *arguments, "--json", capsys=capsys)
+    assert (code, set(json.loads(out))) == (2, {"error", "schema"})
 
 
 def test_a_sequential_gate_needs_a_fixed_margin(tmp_path: Path) -> None:

@@ -41,6 +41,14 @@ def pytest_addoption(parser):
     assert "--energy-save needs --energy-benchmark" in refused.stderr.str()
 
 
+def test_an_unknown_meter_is_one_error_before_the_first_test(repository: Repository) -> None:
+    result = run(repository, "--benchmark", "--energy-meter=rapple")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    output = result.stdout.str() + result.stderr.str()
+    assert output.count("unknown meter 'rapple': did you mean 'rapl'? known: ") == 1
+    assert "passed" not in output
+
+
 def test_the_long_option_always_works(repository: Repository) -> None:
     result = run(repository, "--benchmark-disable", "--energy-benchmark")
     result.assert_outcomes(passed=3)

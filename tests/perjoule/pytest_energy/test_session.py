@@ -108,6 +108,19 @@ def test_a_damaged_baseline_is_named(tmp_path: Path, record: object, words: str)
     assert str(file) in str(caught.value)
 
 
+def test_a_baseline_that_is_no_json_is_named_with_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / ".perjoule" / "energy" / "main.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"schema": 1, ')
+    from perjoule.errors import RunError
+
+    with pytest.raises(
+        RunError, match="restore the file from git, or create it again with --energy-save main"
+    ) as caught:
+        session(tmp_path)._load_baseline()
+    assert str(caught.value).startswith(f"{file}: cannot be read: ")
+
+
 def test_a_baseline_of_a_later_version_is_read(tmp_path: Path) -> None:
     file = tmp_path / ".perjoule" / "energy" / "main.json"
     file.parent.mkdir(parents=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perjoule.runs.commit import checked_out_commit
+from perjoule.runs.commit import checked_out_commit, main_branch
 from perjoule.runs.environment import describe
 from perjoule.testing import SyntheticMeter, VirtualClock
 from tests.perjoule.running.test_execute import make_suite
@@ -146,3 +146,34 @@ def test_a_ref_that_leads_out_of_the_repository_tells_nothing(repo, tmp_path, he
 def test_a_circle_of_refs_ends(repo):
     (repo / ".git/refs/heads/main").write_text("ref: refs/heads/main\n")
     assert checked_out_commit(repo) is None
+
+
+class TestMainBranch:
+    def test_of_a_new_repository_it_is_the_branch_that_is_checked_out(self, tmp_path):
+        git("init", "-q", "-b", "trunk", at=tmp_path)
+        assert main_branch(tmp_path) == "trunk"
+
+    @pytest.mark.parametrize("name", ["main", "master"])
+    def test_it_is_main_or_master_on_any_branch(self, tmp_path, name):
+        folder = repository(tmp_path)
+        git("branch", "-m", name, at=folder)
+        git("pack-refs", "--all", at=folder)
+        git("switch", "-qc", "bring-perjoule", at=folder)
+        assert main_branch(folder) == name
+
+    def test_of_a_clone_it_is_the_default_of_the_remote(self, repo, tmp_path):
+        git("switch", "-qc", "release/next", at=repo)
+        git("clone", "-q", str(repo), str(tmp_path / "clone"), at=tmp_path)
+        clone = tmp_path / "clone"
+        git("switch", "-qc", "main", at=clone)
+        assert git("rev-parse", "--abbrev-ref", "origin/HEAD", at=clone) == "origin/release/next"
+        git("worktree", "add", "-q", str(tmp_path / "tree"), "-b", "feature", at=clone)
+        assert main_branch(clone) == main_branch(tmp_path / "tree") == "release/next"
+
+    def test_there_is_none_outside_a_repository_and_if_no_branch_is_checked_out(self, tmp_path):
+        assert main_branch(tmp_path) is None
+        folder = repository(tmp_path / "repo")
+        git("branch", "-m", "trunk", at=folder)
+        git("switch", "-q", "--detach", at=folder)
+        git("branch", "-qD", "trunk", at=folder)
+        assert main_branch(folder) is None

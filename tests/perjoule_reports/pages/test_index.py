@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tests.perjoule.test_cli import call
 from tests.support.histories import logged
 from tests.support.stored_runs import stored_run
 
@@ -305,3 +306,20 @@ def test_hostile_histories_stay_text(folder, tmp_path, synthetic):
     page = render_index(folder, tmp_path / "history.jsonl")
     assert "<img" not in page
     assert page.count("<script") == 1
+
+
+def test_what_is_not_in_the_index_is_printed(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("report", "runs", capsys=capsys)
+    assert (code, out, err) == (0, "runs/index.html\n", "")
+    (tmp_path / ".perjoule").mkdir()
+    (tmp_path / ".perjoule" / "history.jsonl").write_text("3\n")
+    (folder / "old" / "suite.toml").write_text("[")
+    code, out, err = call("report", "runs", capsys=capsys)
+    assert (code, out) == (0, "runs/index.html\n")
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("perjoule: not in the index: runs/old/suite.toml: ")
+    assert lines[1].startswith("perjoule: not in the index: .perjoule/history.jsonl, line 1: damaged")
+    problems = json.loads(call("report", "runs", "--json", capsys=capsys)[1])["problems"]
+    assert [f"perjoule: not in the index: {problem}" for problem in problems] == lines
