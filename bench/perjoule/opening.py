@@ -117,6 +117,31 @@ def open_inside(folder: Path, relative: str) -> IO[bytes]:
         raise
 
 
+def require_no_links(folder: Path, below: Path | None = None) -> None:
+    """Refuse a folder of a fixed name, e.g. `.perjoule/baselines`, if it or a folder above it is a symbolic link.
+
+    A repository can contain links, so that what perjoule writes and deletes there would be elsewhere. Folders whose
+    names no user gave are checked; what a user names may be a link.
+
+    Args:
+        folder: The folder, which need not exist.
+        below: Where the check begins, the working directory by default; links on the way to it are followed, and a
+            folder elsewhere is not checked.
+
+    Raises:
+        RunError: If a part is a link.
+    """
+    place = Path() if below is None else below
+    try:
+        parts = folder.absolute().relative_to(place.absolute()).parts
+    except ValueError:
+        return
+    for part in parts:
+        place /= part
+        if place.is_symlink():
+            raise RunError(f"{place} is a symbolic link: replace it by a folder")
+
+
 def is_flat(value: object) -> bool:
     """Return whether a value of a table is a single value or a list of them.
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from perjoule.errors import RunError, UsageError
-from perjoule.opening import content_of, open_regular, require_few_containers
+from perjoule.opening import content_of, open_regular, require_few_containers, require_no_links
 from perjoule.prompts.reading import Layout, read_rows
+from perjoule.running.pipeline import default_out
 from perjoule.runs.directory import load_run
 from perjoule.runs.race_record import Race, write_race
 from perjoule.suite.reading import load_suite
@@ -131,3 +132,35 @@ def test_what_a_user_names_may_be_a_link_but_not_a_pipe(tmp_path: Path) -> None:
         read_rows(tmp_path / "pipe.txt", Layout(), "suite")
     with pytest.raises(UsageError, match=r"pipe\.txt is not a regular file"):
         load_suite(tmp_path / "pipe.txt")
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("linked", ["a", "a/b", "a/b/c"])
+def test_a_fixed_folder_does_not_lead_elsewhere(
+    tmp_path: Path, linked: str, absolute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = (Path.cwd() if absolute else Path()) / "a" / "b" / "c"
+    require_no_links(folder)  # nothing there yet
+    Path(linked).parent.mkdir(parents=True, exist_ok=True)
+    Path(linked).symlink_to(tmp_path)
+    with pytest.raises(RunError, match=f"^{linked} is a symbolic link: replace it by a folder"):
+        require_no_links(folder)
+    require_no_links(Path(linked).parent)
+
+
+def test_links_on_the_way_to_a_named_folder_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "real" / "own").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    require_no_links(tmp_path / "link" / "own")  # elsewhere, so a user named it
+    require_no_links(tmp_path / "link" / "own", tmp_path / "link")
+    with pytest.raises(RunError, match="link is a symbolic link"):
+        require_no_links(tmp_path / "link" / "own", tmp_path)
+
+
+def test_the_default_run_directory_is_not_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_out(make_suite()).parent == Path("runs")
+    Path("runs").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match=r"^runs is a symbolic link: replace it by a folder, or name .* with --out"):
+        default_out(make_suite())

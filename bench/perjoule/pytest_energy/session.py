@@ -16,6 +16,7 @@ import pytest
 from perjoule.display import number
 from perjoule.errors import PerjouleError, RunError, UsageError
 from perjoule.files import read_json, write_json, write_text
+from perjoule.opening import require_no_links
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.looking import ALPHA, Look, looks
 from perjoule.pytest_energy.records import Judgement, Measured, judge
@@ -90,6 +91,8 @@ class EnergySession:
                     raise UsageError(f"energy baseline {name!r}: use letters, digits, '.', '_' and '-', at most 64")
             if session.report is not None and session.report.suffix not in (".json", ".md", ".html"):
                 raise UsageError(f"--energy-report {session.report}: must end in .json, .md or .html")
+            if session.save_as is not None or session.baseline_name is not None:
+                require_no_links(session.root / FOLDER, session.root)
             session._load_baseline()
         except PerjouleError as error:
             raise pytest.UsageError(str(error)) from None
