@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -13,6 +14,7 @@ import polars as pl
 from perjoule.prompts.findings import sentences
 from perjoule.runs.columns import FINISHED
 from perjoule.runs.environment_record import MeterRecord, ProofRecord
+from perjoule.runs.resume_hint import recorded_command, resume_command
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.bd import MIN_OVERLAP
 from perjoule.warnings import WARNINGS, code_of, read_warning
@@ -159,10 +161,13 @@ def partial(run: RunData) -> tuple[str, ...]:
     done, planned = len(run.trials), run.planned_trials or 0
     if not planned or done >= planned:
         return ()
+    command = recorded_command(run.environment)
+    again = resume_command(Path("RUN"), command, budget=False)
+    if command[1:2] == ["gate"]:  # its options may name files of the one who made the run
+        again = "its own command and --resume"
     return (
-        f"The run is incomplete: {done} of {fmt.plural(planned, 'planned trial')}. It is still running, "
-        "or was "
-        "stopped; continue it with the command that started it and --resume.",
+        f"The run is incomplete: {done} of {fmt.plural(planned, 'planned trial')}. It is still running, or was "
+        f"stopped; continue it with {fmt.clean(again)}.",
     )
 
 
