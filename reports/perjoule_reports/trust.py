@@ -20,7 +20,7 @@ from perjoule.statistics.bd import MIN_OVERLAP
 from perjoule.warnings import WARNINGS, code_of, read_warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
-from perjoule_reports.evidence import Evidence
+from perjoule_reports.evidence import MOST_METRICS, Evidence
 from perjoule_reports.records import Badge, Cell, Column, RunData, Table, Tone
 
 _MOST_REASONS = 40
@@ -177,6 +177,17 @@ def prompts(run: RunData) -> tuple[str, ...]:
     return tuple(fmt.clean(sentence) for sentence in sentences(record)) if isinstance(record, list) else ()
 
 
+def more_metrics(run: RunData, evidence: Evidence) -> tuple[str, ...]:
+    """Return a sentence if the run has more metrics than a report shows."""
+    if not evidence.more_metrics:
+        return ()
+    count = len(evidence.axes) + evidence.more_metrics
+    return (
+        f"The report shows {len(evidence.axes)} of {fmt.plural(count, 'metric')}: the primary one, then those of the "
+        "suite, then the others by name. `perjoule frontier RUN --metric NAME` shows any of them.",
+    )
+
+
 def curves(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
     """Return sentences about curves that hardly overlap, cross or turn back."""
     low: list[str] = []
@@ -285,7 +296,10 @@ def digests_table(run: RunData, prompt_digest: str) -> Table:
     ]
     models = run.system.models or {}
     rows += [(f"model {fmt.clean(name)}", fmt.clean(models[name])) for name in sorted(models)]
-    rows += [(f"metric {name}, weights", fmt.clean(run.metrics[name].weights_digest)) for name in sorted(run.metrics)]
+    rows += [
+        (f"metric {name}, weights", fmt.clean(run.metrics[name].weights_digest))
+        for name in sorted(run.metrics)[:MOST_METRICS]
+    ]
     rows.append(("images", str(run.images.height)))
     columns = (Column(title="what"), Column(title="digest"))
     return Table(
