@@ -143,6 +143,12 @@ class RunError(EvidenceError):
     """A run directory cannot be read or continued."""
 
 
+class FileError(RunError):
+    """A run directory cannot be written."""
+
+    exit_code = FILE_ERROR
+
+
 class Interrupted(PerjouleError):  # noqa: N818 - it is not an error, it is a state
     """The user stopped a run that can be resumed."""
 
