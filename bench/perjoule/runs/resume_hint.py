@@ -57,11 +57,11 @@ def refusal(path: Path, environment: Mapping[str, Any], differences: Sequence[tu
     changed = {key: (old, new) for key, old, new in differences}
     # with another meter, other keys differ too, e.g. the device; a profile of counted work is its device
     counted = (environment.get("comparability") or {}).get("meter") == "work"
-    key = next((key for key in ("meter", "device") if key in changed and (key == "meter" or counted)), None)
-    if key is not None and isinstance(meter := environment.get("meter"), dict) and meter.get("name"):
-        was, now = (repr(value) for value in changed[key])
+    of_meter = [key for key in ("meter", "device") if key in changed and (key == "meter" or counted)]
+    if of_meter and isinstance(meter := environment.get("meter"), dict) and meter.get("name"):
+        was, now = changed[of_meter[0]]
         return (
-            f"{path} cannot be resumed with this meter: {key} was {was} and is {now}: add "
+            f"{path} cannot be resumed with this meter: {of_meter[0]} was {was!r} and is {now!r}: add "
             f"{shlex.join(['--meter', str(meter['name'])])}, or choose another --out"
         )
     key, old, new = differences[0]
