@@ -177,7 +177,7 @@ def prompts(run: RunData) -> tuple[str, ...]:
     return tuple(fmt.clean(sentence) for sentence in sentences(record)) if isinstance(record, list) else ()
 
 
-def more_metrics(run: RunData, evidence: Evidence) -> tuple[str, ...]:
+def more_metrics(evidence: Evidence) -> tuple[str, ...]:
     """Return a sentence if the run has more metrics than a report shows."""
     if not evidence.more_metrics:
         return ()
