@@ -26,6 +26,8 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from perjoule.text import listed
+
 # a remedy begins with one of these; `did you mean`
 _VERBS = frozenset({
     "add", "ask", "check", "choose", "close", "continue", "create", "delete", "did", "download", "free", "generate",
@@ -34,6 +36,7 @@ _VERBS = frozenset({
     "update", "use", "wait", "write",
 })  # fmt: skip
 _MOST_CHARACTERS = 300  # of one line of a foreign message
+_MOST_NAMES = 100
 # the extra of perjoule that brings a package, by the name under which it is imported or installed
 _EXTRAS = {
     **dict.fromkeys(
@@ -81,8 +84,10 @@ class UnknownNameError(UsageError):
         names = sorted(known)
         near = get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        listed = ", ".join(names) if names else "none"
-        super().__init__(f"{where + ': ' if where else ''}unknown {kind} {name!r}", remedy=f"{hint}known: {listed}")
+        super().__init__(
+            f"{where + ': ' if where else ''}unknown {kind} {name!r}",
+            remedy=f"{hint}known: {listed(names, _MOST_NAMES) or 'none'}",
+        )
 
 
 class CommandError(UsageError):
@@ -136,6 +141,12 @@ class DeviceLostError(EvidenceError):
 
 class RunError(EvidenceError):
     """A run directory cannot be read or continued."""
+
+
+class FileError(RunError):
+    """A run directory cannot be written."""
+
+    exit_code = FILE_ERROR
 
 
 class Interrupted(PerjouleError):  # noqa: N818 - it is not an error, it is a state

@@ -31,7 +31,7 @@ def open_regular(path: Path, *, follow: bool = False, error: type[PerjouleError]
         error: Class of the error about a link, pipe, device or folder.
 
     Raises:
-        PerjouleError: If it is not a regular file; the class is `error`.
+        PerjouleError: If it is not a regular file, or one of the kernel, e.g. in /proc; the class is `error`.
         OSError: If there is no such file, or it cannot be read.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
@@ -46,7 +46,22 @@ def open_regular(path: Path, *, follow: bool = False, error: type[PerjouleError]
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise error(f"{path} is not a regular file")
-    return os.fdopen(handle, "rb")
+    file = os.fdopen(handle, "rb")
+    try:
+        _require_known_size(file, path, error)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _require_known_size(file: BufferedReader, path: Path, error: type[PerjouleError]) -> None:
+    """Refuse what the kernel makes up, e.g. /proc/self/environ, which a message about bad content could show in a log.
+
+    Such files have the size 0 and content. The size is read again, because a journal may just have been begun.
+    """
+    if os.fstat(file.fileno()).st_size == 0 and file.peek(1) and os.fstat(file.fileno()).st_size == 0:
+        raise error(f"{path} is not a file on a disk: it has no size; give a copy of it")
 
 
 def content_of(
@@ -60,7 +75,7 @@ def content_of(
     """
     with open_regular(path, follow=follow, error=error) as file:
         require_size(os.fstat(file.fileno()).st_size, most_bytes, path, error)
-        content = file.read(most_bytes + 1)  # files in /proc have no size
+        content = file.read(most_bytes + 1)  # it may grow
     require_size(len(content), most_bytes, path, error)
     return content
 
@@ -115,6 +130,31 @@ def open_inside(folder: Path, relative: str) -> IO[bytes]:
     except RunError:
         os.close(handle)
         raise
+
+
+def require_no_links(folder: Path, below: Path | None = None) -> None:
+    """Refuse a folder of a fixed name, e.g. `.perjoule/baselines`, if it or a folder above it is a symbolic link.
+
+    A repository can contain links, so that what perjoule writes and deletes there would be elsewhere. Folders whose
+    names no user gave are checked; what a user names may be a link.
+
+    Args:
+        folder: The folder, which need not exist.
+        below: Where the check begins, the working directory by default; links on the way to it are followed, and a
+            folder elsewhere is not checked.
+
+    Raises:
+        RunError: If a part is a link.
+    """
+    place = Path() if below is None else below
+    try:
+        parts = folder.absolute().relative_to(place.absolute()).parts
+    except ValueError:
+        return
+    for part in parts:
+        place /= part
+        if place.is_symlink():
+            raise RunError(f"{place} is a symbolic link: replace it by a folder")
 
 
 def is_flat(value: object) -> bool:

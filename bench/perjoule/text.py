@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -181,3 +181,9 @@ def without_uuids(text: str) -> str:
     """Replace UUIDs of boards and slices in a text by their digests, and beginnings of UUIDs by `GPU-…`."""
     text = _WHOLE_UUID.sub(lambda match: board_digest(match.group()), text)
     return _PART_OF_UUID.sub(lambda match: f"{match.group(1)}-…", text)
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Return names with commas between them, e.g. `a, b and 7 more`: a table of others can have thousands."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

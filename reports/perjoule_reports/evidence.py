@@ -25,6 +25,7 @@ from perjoule_reports.format import Scale, brand, clean, finite, scale, step_cou
 from perjoule_reports.naming import metric_label, variant_label
 from perjoule_reports.records import RunData
 
+MOST_METRICS = 32  # in tables and figures: a table of others can have thousands
 _CELL_VALUE = read_warning(CELL_VALUE).code
 
 
@@ -110,7 +111,10 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The contents of a run. Arms are in the suite's order of variants, then by steps; `odd` are its oddities."""
+    """The contents of a run. Arms are in the suite's order of variants, then by steps; `odd` are its oddities.
+
+    `axes` are at most `MOST_METRICS` metrics, and `more_metrics` the number of the others.
+    """
 
     suite: Suite
     arms: tuple[Arm, ...]
@@ -123,6 +127,7 @@ class Evidence:
     seed_count: int
     imported: bool = False
     odd: tuple[Oddity, ...] = ()
+    more_metrics: int = 0
 
     @property
     def left_out(self) -> frozenset[str]:
@@ -201,7 +206,8 @@ def read_evidence(run: RunData) -> Evidence:
     return Evidence(
         suite=run.suite,
         arms=tuple(arms),
-        axes=axes,
+        axes=axes[:MOST_METRICS],
+        more_metrics=max(0, len(axes) - MOST_METRICS),
         primary=primary,
         provenance=weakest(a.provenance for a in arms if a.energy.value is not None),
         boundaries=tuple(sorted({a.boundary for a in arms if a.boundary and a.energy.value is not None})),

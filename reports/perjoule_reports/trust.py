@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -13,12 +14,13 @@ import polars as pl
 from perjoule.prompts.findings import sentences
 from perjoule.runs.columns import FINISHED
 from perjoule.runs.environment_record import MeterRecord, ProofRecord
+from perjoule.runs.resume_hint import recorded_command, resume_command
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.bd import MIN_OVERLAP
 from perjoule.warnings import WARNINGS, code_of, read_warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
-from perjoule_reports.evidence import Evidence
+from perjoule_reports.evidence import MOST_METRICS, Evidence
 from perjoule_reports.records import Badge, Cell, Column, RunData, Table, Tone
 
 _MOST_REASONS = 40
@@ -159,10 +161,13 @@ def partial(run: RunData) -> tuple[str, ...]:
     done, planned = len(run.trials), run.planned_trials or 0
     if not planned or done >= planned:
         return ()
+    command = recorded_command(run.environment)
+    again = resume_command(Path("RUN"), command, budget=False)
+    if command[1:2] == ["gate"]:  # its options may name files of the one who made the run
+        again = "its own command and --resume"
     return (
-        f"The run is incomplete: {done} of {fmt.plural(planned, 'planned trial')}. It is still running, "
-        "or was "
-        "stopped; continue it with the command that started it and --resume.",
+        f"The run is incomplete: {done} of {fmt.plural(planned, 'planned trial')}. It is still running, or was "
+        f"stopped; continue it with {fmt.clean(again)}.",
     )
 
 
@@ -170,6 +175,17 @@ def prompts(run: RunData) -> tuple[str, ...]:
     """Return sentences about prompts that a text encoder cut, and negative prompts that had no effect."""
     record = run.environment.get("prompt_findings")
     return tuple(fmt.clean(sentence) for sentence in sentences(record)) if isinstance(record, list) else ()
+
+
+def more_metrics(evidence: Evidence) -> tuple[str, ...]:
+    """Return a sentence if the run has more metrics than a report shows."""
+    if not evidence.more_metrics:
+        return ()
+    count = len(evidence.axes) + evidence.more_metrics
+    return (
+        f"The report shows {len(evidence.axes)} of {fmt.plural(count, 'metric')}: the primary one, then those of the "
+        "suite, then the others by name. `perjoule frontier RUN --metric NAME` shows any of them.",
+    )
 
 
 def curves(evidence: Evidence, analysis: Analysis) -> tuple[str, ...]:
@@ -280,7 +296,10 @@ def digests_table(run: RunData, prompt_digest: str) -> Table:
     ]
     models = run.system.models or {}
     rows += [(f"model {fmt.clean(name)}", fmt.clean(models[name])) for name in sorted(models)]
-    rows += [(f"metric {name}, weights", fmt.clean(run.metrics[name].weights_digest)) for name in sorted(run.metrics)]
+    rows += [
+        (f"metric {name}, weights", fmt.clean(run.metrics[name].weights_digest))
+        for name in sorted(run.metrics)[:MOST_METRICS]
+    ]
     rows.append(("images", str(run.images.height)))
     columns = (Column(title="what"), Column(title="digest"))
     return Table(

@@ -15,6 +15,7 @@ import torch
 from perjoule.errors import SuiteError, UsageError, first_line, install_command
 from perjoule.suite.timesteps import sampler_of
 from perjoule.types import Variant
+from perjoule.weights.settings import file_problem
 from perjoule_suites import hub
 from perjoule_suites.examine import model_problems
 from perjoule_suites.faults import broken_file, explain, quiet, size_words
@@ -113,6 +114,8 @@ def _denoiser(kind: Any, config: Path, source: hub.Source, dtype: torch.dtype, w
     from safetensors.torch import load_file
 
     (path,) = source.files.values()
+    if problem := file_problem(config):
+        raise UsageError(f"{where}.denoiser: {problem}")
     try:
         with torch.device("meta"):  # without initialising weights that are replaced
             network = kind.from_config(kind.load_config(config))

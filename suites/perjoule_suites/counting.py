@@ -19,6 +19,7 @@ from perjoule.errors import UsageError
 from perjoule.forecast.nfe import evaluations, guided_calls
 from perjoule.suite.timesteps import sampler_of
 from perjoule.types import Variant, Work
+from perjoule.weights.settings import settings_problem
 from perjoule.work.counter import WorkCounter, total_work
 from perjoule.work.shapes import shapes_only
 from perjoule_suites import hub
@@ -66,6 +67,10 @@ def _unusual(variant: Variant) -> str:
 
 
 def _count(folder: Path, index: dict[str, Any], variant: Variant, images: int, steps: int) -> Work:
+    encoders = [name for name, _, _ in hub.components(index) if name.startswith("text_encoder")]
+    for name in ("unet", "vae", *encoders):
+        if problem := settings_problem(folder / name):
+            raise UsageError(problem)
     configs = {name: _config(folder, name) for name in ("unet", "vae")}
     embedded = configs["unet"].get("time_cond_proj_dim") is not None
     rows = 2 if variant.guidance > 1 and not embedded else 1
@@ -75,7 +80,6 @@ def _count(folder: Path, index: dict[str, Any], variant: Variant, images: int, s
     is_xl = index["_class_name"] == "StableDiffusionXLPipeline"
     # SDXL's decoder overflows in half precision, so that its pipeline computes it in single
     upcast = is_xl and variant.dtype == "float16" and configs["vae"].get("force_upcast", False)
-    encoders = [name for name, _, _ in hub.components(index) if name.startswith("text_encoder")]
     # SDXL takes zeros for an empty negative prompt
     zeros = is_xl and not variant.negative_prompt and index.get("force_zeros_for_empty_prompt", True)
     texts = [(_text(folder, name, index[name][1], images, variant.dtype), 1 if zeros else rows) for name in encoders]

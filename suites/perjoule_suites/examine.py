@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perjoule.errors import PerjouleError, RunError, UsageError, first_line
-from perjoule.opening import content_of
+from perjoule.errors import PerjouleError, UsageError
 from perjoule.types import Examination, PromptFindings, Sampling, Variant
+from perjoule.weights.settings import settings_problem
 from perjoule_suites import hub
 from perjoule_suites.faults import broken_file, kind_and_line, quiet, size_words
 from perjoule_suites.prompt_lengths import prompt_cuts, token_limits
@@ -26,11 +26,7 @@ from perjoule_suites.schedules import samplings_of, schedule_problems
 _CALLED_WITH = ("prompt", "guidance_scale", "generator", "output_type")
 # inputs other than text, unless they are optional according to the pipeline's documentation
 _OTHER_INPUTS = ("image", "images", "mask_image", "control_image", "video", "control_video")
-# a tokenizer reads these instead of its own files
-_FILES_OF_TOKENIZERS = ("vocab_file", "merges_file", "tokenizer_file", "spm_file", "sentencepiece_model_file")
-_SHOWN = 80
 _MOST_LATENT_PX = 10_000
-_CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 
 
 def examine(variant: Variant, prompts: Sequence[str], where: str) -> Examination:
@@ -208,20 +204,9 @@ def _component_problems(
 def _file_problems(
     folder: Path, part: Path, index: dict[str, Any], variant: Variant, key: str, complete: bool
 ) -> Iterator[str]:
-    for path in sorted([*(part / name for name in _CONFIGS), *part.glob("*.index.json")]):
-        if not path.is_file():
-            continue
-        try:
-            read = json.loads(content_of(path, follow=True))
-        except (OSError, RunError, ValueError, RecursionError) as error:
-            yield f"{key}: {path} is not valid JSON ({first_line(error)}): copy or download it again"
-            return
-        if not isinstance(read, dict):
-            yield f"{key}: {path} contains {type(read).__name__} instead of an object: copy or download it again"
-            return
-        if problem := _leads_out(path, read, index[part.name][1]):
-            yield f"{key}: {path}: {problem}: use another model"
-            return
+    if problem := settings_problem(part, index[part.name][1]):
+        yield f"{key}: {problem}"
+        return
     files = hub.weight_files(folder, {part.name: index[part.name]}, variant, ())
     if (broken := broken_file(files.values())) is not None:
         yield (
@@ -232,28 +217,14 @@ def _file_problems(
         yield hub.no_weights(folder, part, key, variant)
 
 
-def _leads_out(path: Path, content: dict[str, Any], class_name: str) -> str | None:
-    """Return what in a file of settings would read files outside the model or execute code of the model, or None."""
-    if path.name.endswith(".index.json"):
-        weight_map = content.get("weight_map")
-        shards = weight_map.values() if isinstance(weight_map, dict) else ()
-        outside = next((shard for shard in shards if shard != Path(str(shard)).name), None)
-        return None if outside is None else f"weight_map names {str(outside)[:_SHOWN]!r}, which is not in its folder"
-    if "auto_map" in content and class_name.startswith("Auto"):
-        return "auto_map names code of the model, which is not executed"
-    for name in _FILES_OF_TOKENIZERS:
-        value = content.get(name)
-        if isinstance(value, str) and value != Path(value).name:
-            return f"{name} = {value[:_SHOWN]!r} is not a file in its folder"
-    return None
-
-
 def _own_scheduler(folder: Path, index: dict[str, Any]) -> Any:
     import diffusers
 
     entry = index.get("scheduler")
     if not entry or not (folder / "scheduler" / "scheduler_config.json").is_file():
         return None
+    if problem := settings_problem(folder / "scheduler"):
+        raise UsageError(problem)
     return getattr(diffusers, entry[1]).from_pretrained(folder, subfolder="scheduler", local_files_only=True)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from perjoule.errors import UsageError, first_line
 from perjoule.weights.models import resolve_model
+from perjoule.weights.settings import settings_problem
 from perjoule_suites.prompt_embeddings import encode_prompts
 
 _MOST_CHARACTERS = 20_000
@@ -41,11 +42,17 @@ class PromptReader:
         from transformers import CLIPTextModel, CLIPTokenizer
 
         folder = resolve_model(model, f"{where}: model")
+        for part in ("tokenizer", "text_encoder"):
+            if problem := settings_problem(Path(folder) / part):
+                raise UsageError(f"{where}: model: {problem}")
         try:
             return cls(
                 tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
                 text_encoder=CLIPTextModel.from_pretrained(
-                    folder, subfolder="text_encoder", dtype=torch.float32
+                    folder,
+                    subfolder="text_encoder",
+                    dtype=torch.float32,
+                    attn_implementation="sdpa",  # transformers' default, whatever the settings of a repository say
                 ).eval(),
             )
         except Exception as error:  # transformers and the hub raise many types

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from perjoule.errors import RunError, UsageError
-from perjoule.opening import content_of, open_regular, require_few_containers
+from perjoule.opening import content_of, open_regular, require_few_containers, require_no_links
 from perjoule.prompts.reading import Layout, read_rows
+from perjoule.running.pipeline import default_out
 from perjoule.runs.directory import load_run
 from perjoule.runs.race_record import Race, write_race
 from perjoule.suite.reading import load_suite
@@ -69,9 +70,6 @@ def test_a_size_is_limited_in_words(tmp_path: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(RunError, match=r"sparse has 1,048,576 MiB, but perjoule reads at most 64 MiB"):
         content_of(tmp_path / "sparse")
-    assert b"processor" in content_of(Path("/proc/cpuinfo"))  # its size is 0
-    with pytest.raises(RunError, match="cpuinfo has"):
-        content_of(Path("/proc/cpuinfo"), 10)
 
 
 def test_json_of_many_lists_is_not_parsed() -> None:
@@ -131,3 +129,65 @@ def test_what_a_user_names_may_be_a_link_but_not_a_pipe(tmp_path: Path) -> None:
         read_rows(tmp_path / "pipe.txt", Layout(), "suite")
     with pytest.raises(UsageError, match=r"pipe\.txt is not a regular file"):
         load_suite(tmp_path / "pipe.txt")
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("linked", ["a", "a/b", "a/b/c"])
+def test_a_fixed_folder_does_not_lead_elsewhere(
+    tmp_path: Path, linked: str, absolute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = (Path.cwd() if absolute else Path()) / "a" / "b" / "c"
+    require_no_links(folder)  # nothing there yet
+    Path(linked).parent.mkdir(parents=True, exist_ok=True)
+    Path(linked).symlink_to(tmp_path)
+    with pytest.raises(RunError, match=f"^{linked} is a symbolic link: replace it by a folder"):
+        require_no_links(folder)
+    require_no_links(Path(linked).parent)
+
+
+def test_links_on_the_way_to_a_named_folder_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "real" / "own").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    require_no_links(tmp_path / "link" / "own")  # elsewhere, so a user named it
+    require_no_links(tmp_path / "link" / "own", tmp_path / "link")
+    with pytest.raises(RunError, match="link is a symbolic link"):
+        require_no_links(tmp_path / "link" / "own", tmp_path)
+
+
+def test_the_default_run_directory_is_not_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_out(make_suite()).parent == Path("runs")
+    Path("runs").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match=r"^runs is a symbolic link: replace it by a folder, or name .* with --out"):
+        default_out(make_suite())
+
+
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv", "json", "parquet"])
+def test_the_environment_is_not_shown_as_bad_prompts(tmp_path: Path, suffix: str) -> None:
+    """A suite names the file, and the message would be in the log of CI."""
+    (tmp_path / f"prompts.{suffix}").symlink_to("/proc/self/environ")
+    with pytest.raises(UsageError, match="is not a file on a disk: it has no size; give a copy of it") as caught:
+        read_rows(tmp_path / f"prompts.{suffix}", Layout(), "suite")
+    assert not any(value in str(caught.value) for value in os.environ.values() if len(value) > 8 and "/" not in value)
+    with pytest.raises(RunError, match="no size"):
+        content_of(Path("/proc/self/environ"))
+    (tmp_path / "empty").touch()
+    assert content_of(tmp_path / "empty") == b""
+
+
+def test_a_journal_that_is_just_begun_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, state, calls = tmp_path / "trials.jsonl", os.fstat, []
+    path.touch()
+
+    def begun(handle: int) -> os.stat_result:
+        seen = state(handle)
+        calls.append(seen.st_size)
+        if len(calls) == 2:
+            path.write_bytes(b"{}")  # by another process, after its size was read
+        return seen
+
+    monkeypatch.setattr(os, "fstat", begun)
+    with open_regular(path) as file:
+        assert file.read() == b"{}"
+    assert calls == [0, 0, 2]

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 import perjoule_suites
 from perjoule import text as text_module
-from perjoule.text import as_json, escape_markdown, one_line, printable, spreadsheet_cell
+from perjoule.text import as_json, escape_markdown, listed, one_line, printable, spreadsheet_cell
 
 anything = st.text(st.characters(exclude_categories=()), max_size=60)
 
@@ -93,3 +93,9 @@ def test_commands_print_only_through_what_cleans():
         calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
         if "tiny" not in file.parts:  # programs of developers
             assert not {"typer.echo", "print", "sys.stdout.write"} & set(calls), file
+
+
+def test_a_list_of_names_is_cut():
+    assert listed([]) == ""
+    assert listed(["a", "b"], most=2) == "a, b"
+    assert listed([str(i) for i in range(1_234)], most=3) == "0, 1, 2 and 1,231 more"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from perjoule.errors import UsageError
 from perjoule.types import Cache, Lora, Runtime, Variant, Work
 from perjoule.work.counter import WorkCounter
 from perjoule_suites.counting import call_work
 from perjoule_suites.diffusers_generator import load
 from perjoule_suites.testing import build
+from perjoule_suites.tiny import sd_tiny
 
 pytestmark = pytest.mark.slow
 
@@ -89,11 +94,34 @@ def test_what_cannot_be_counted_has_a_reason(models: Path, variant: Variant, sai
 
 
 def test_a_foreign_configuration_has_a_reason(models: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(models / MODELS["sd21"], folder)
     (folder / "unet" / "config.json").write_text("{}")
     reason = call_work(replace(TINY, model=str(folder)), 1, 3, "s")
     assert isinstance(reason, str)
     assert "cannot be counted from their configurations" in reason
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("text_encoder", {"_attn_implementation": "evil/kernel"}, "chooses kernels"),
+        ("unet", {"layers_per_block": 10**7}, "layers"),
+    ],
+)
+def test_settings_that_are_refused_are_not_counted(
+    tmp_path: Path, part: str, change: dict[str, Any], words: str
+) -> None:
+    """The networks are created without weights, but with all that their settings ask for."""
+    from perjoule_suites.prompt_states import PromptReader
+
+    folder = tmp_path / "model"
+    shutil.copytree(sd_tiny(), folder)
+    file = folder / part / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    reason = call_work(Variant(name="v", model=str(folder), steps=(2,)), 1, 2, "suite.toml: variants[0]")
+    assert isinstance(reason, str)
+    assert words in reason
+    if part == "text_encoder":
+        with pytest.raises(UsageError, match=words):
+            PromptReader.load(str(folder), "predictor.json")

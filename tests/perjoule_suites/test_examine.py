@@ -61,6 +61,10 @@ def scheduler_with(folder: Path, **changes: Any) -> None:
     write(path, json.dumps(json.loads(path.read_text()) | changes))
 
 
+def config_with(part: Path, **changes: Any) -> None:
+    write(part / "config.json", json.dumps(json.loads((part / "config.json").read_text()) | changes))
+
+
 def truncate(name: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         content = (folder / name).read_bytes()
@@ -142,6 +146,22 @@ ODD_MODELS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "unknown betas": (lambda f: scheduler_with(f, beta_schedule="bad"), ["cannot be created: NotImplementedError"]),
     "no training steps": (lambda f: scheduler_with(f, num_train_timesteps=-5), ["cannot be created: IndexError"]),
     "training steps as text": (lambda f: scheduler_with(f, num_train_timesteps="a"), ["cannot be created: TypeError"]),
+    "a scheduler of endless steps": (
+        lambda f: scheduler_with(f, num_train_timesteps=10**10),
+        ["num_train_timesteps = 1e+10; at most 100,000"],
+    ),
+    "endless layers": (
+        lambda f: config_with(f / "unet", layers_per_block=10**7),
+        ["layers_per_block = 1e+07; at most 1,000"],
+    ),
+    "kernels of the hub": (
+        lambda f: config_with(f / "text_encoder", _attn_implementation="evil/kernel"),
+        ["_attn_implementation = 'evil/kernel' chooses kernels that would be downloaded and executed"],
+    ),
+    "another model": (
+        lambda f: write(f / "text_encoder/adapter_config.json", json.dumps({"base_model_name_or_path": "../../evil"})),
+        ["adapter_config.json names another model to be loaded instead"],
+    ),
     "fp16 only": (renamed_to_fp16, ["unet: there are only weights of the kind fp16", 'file_variant = "fp16"']),
 }
 

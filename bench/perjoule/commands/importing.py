@@ -10,6 +10,9 @@ import typer
 
 from perjoule.commands.options import Json, print_record, print_text
 from perjoule.errors import UsageError
+from perjoule.text import listed
+
+_MOST_NOTES = 40
 
 
 def register(app: typer.Typer) -> None:
@@ -55,12 +58,14 @@ def import_(
         metrics=tuple(sorted(run.metrics)),
         notes=tuple(run.environment["import_notes"]),
     )
-    for note in result.notes:
+    for note in result.notes[:_MOST_NOTES]:
         print_text(f"note: {note}", err=True)
+    if (more := len(result.notes) - _MOST_NOTES) > 0:
+        print_text(f"note: and {more:,} more notes, see import_notes in {run.path / 'environment.json'}", err=True)
     if as_json:
         print_record(result)
     else:
-        print_text(f"{result.run}: {result.trials} rows, {', '.join(result.metrics) or 'no quality'}")
+        print_text(f"{result.run}: {result.trials} rows, {listed(result.metrics) or 'no quality'}")
 
 
 def _bounds(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:

@@ -48,6 +48,7 @@ _TRACEBACK = "PERJOULE_TRACEBACK"
 ANSWERED: ContextVar[bool] = ContextVar("answered", default=False)
 _REMEDIES = {
     errno.ENOSPC: "make room, or choose another place",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or choose another place",
     errno.EDQUOT: "your quota is used up: make room, or choose another place",
     errno.EROFS: "choose another place for the output, e.g. with --out",
     errno.EACCES: "change its permissions, or choose another place",
@@ -56,6 +57,7 @@ _REMEDIES = {
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "give a file",
     errno.EEXIST: "choose another place, or remove it",
+    errno.ENOTEMPTY: "choose another place, or remove it",
     errno.ENXIO: "nobody reads this pipe: start its reader first, or remove it",
     errno.ELOOP: "it is a symbolic link, or links lead in a circle: put a file or folder in its place",
     errno.ENAMETOOLONG: "choose a shorter name",

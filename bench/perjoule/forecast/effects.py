@@ -22,6 +22,7 @@ from perjoule.statistics.detectable import minimal_detectable_effect
 from perjoule.statistics.grid import cell_order
 from perjoule.statistics.lines import Array
 from perjoule.statistics.window_groups import linked
+from perjoule.text import listed
 from perjoule.types import Assignment
 
 ALPHA = 0.05
@@ -78,7 +79,7 @@ def _no_scatter(axis: str, sd: float | None, run: Run | None) -> str:
     if axis == "energy" and run.is_imported:
         return f"{run.path} was imported: its rows are images, not windows"
     if axis != "energy" and axis not in run.metrics:
-        return f"{run.path} has no scores of {axis}: scored are {', '.join(sorted(run.metrics)) or 'none'}"
+        return f"{run.path} has no scores of {axis}: scored are {listed(sorted(run.metrics)) or 'none'}"
     if sd == 0:
         return f"{run.path}: neighbouring cells differ by the same amount for every prompt"
     return f"{run.path} has no two cells of a variant with {LEAST_UNITS} prompts or windows in common"

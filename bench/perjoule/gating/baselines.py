@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from perjoule.errors import PerjouleError, RunError, UnknownNameError, UsageError, first_line
 from perjoule.files import decode_text, read_json, strict_json, write_bytes, write_json, write_parquet, write_text
-from perjoule.opening import MOST_TEXT_BYTES, content_of, is_flat, open_inside
+from perjoule.opening import MOST_TEXT_BYTES, content_of, is_flat, open_inside, require_no_links
 from perjoule.runs.columns import IMAGE_COLUMNS, POINT_COLUMNS, SCORE_COLUMNS
 from perjoule.runs.directory import Run, load_run
 from perjoule.runs.migrations import require_current
@@ -314,9 +314,8 @@ def _require_name(name: str) -> None:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    for folder in (path.parents[1], path.parent):
-        if folder.is_symlink():
-            raise RunError(f"{folder} is a symbolic link: replace it by a folder")
+    require_no_links(path.parent)
+    require_no_links(path.parent, path.parents[2])  # a root elsewhere
     text = json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8", "backslashreplace")
     if len(text) > MOST_BYTES:
         raise RunError(
@@ -329,6 +328,7 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 def _read(path: Path) -> _BaselineRecord:
     try:
         # a repository can contain links, as the file and as the folders above it
+        require_no_links(path.parents[2])
         root, name = path.parents[2], path.relative_to(path.parents[2]).as_posix()
         with open_inside(root, name) as packed, gzip.open(packed) as file:
             content = file.read(MOST_BYTES + 1)

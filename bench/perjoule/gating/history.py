@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from perjoule import __version__
 from perjoule.errors import RunError, UsageError
 from perjoule.files import append_line, open_journal, strict_json, write_text
-from perjoule.opening import content_of
+from perjoule.opening import content_of, require_no_links
 from perjoule.runs.directory import Run
 from perjoule.runs.trial_counts import require_every_cell
 from perjoule.statistics.devices import require_one_device
@@ -327,6 +327,7 @@ def _conditions(run: Run, comparability: dict[str, Any]) -> dict[str, str]:
 
 
 def _content(path: Path) -> bytes:
+    require_no_links(path.parent)
     try:
         return content_of(path)
     except FileNotFoundError:
@@ -363,10 +364,10 @@ _REMEDY = "restore the file (`git checkout -- .perjoule/history.jsonl`), or dele
 
 
 def _append(row: dict[str, Any], path: Path) -> None:
+    before = _content(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not (attributes := path.parent / ".gitattributes").exists():
         write_text(attributes, _ATTRIBUTES)
-    before = _content(path)
     with open_journal(path) as file:
         if before and not before.endswith(b"\n"):
             file.write(b"\n")

@@ -17,6 +17,7 @@ from perjoule.display import number
 from perjoule.errors import PerjouleError, RunError, UsageError
 from perjoule.files import read_json, write_json, write_text
 from perjoule.meters import require_meter
+from perjoule.opening import require_no_links
 from perjoule.protocols import EnergyMeter
 from perjoule.pytest_energy.looking import ALPHA, Look, looks
 from perjoule.pytest_energy.records import Judgement, Measured, judge
@@ -92,6 +93,8 @@ class EnergySession:
             if session.report is not None and session.report.suffix not in (".json", ".md", ".html"):
                 raise UsageError(f"--energy-report {session.report}: must end in .json, .md or .html")
             require_meter(option("--energy-meter"))
+            if session.save_as is not None or session.baseline_name is not None:
+                require_no_links(session.root / FOLDER, session.root)
             session._load_baseline()
         except PerjouleError as error:
             raise pytest.UsageError(str(error)) from None

@@ -19,6 +19,7 @@ from perjoule.quality.keeping import kept
 from perjoule.quality.open_clip import load_open_clip
 from perjoule.quality.weights import fetch_snapshot
 from perjoule.weights.digests import digest_folder
+from perjoule.weights.settings import settings_problem
 
 _WEIGHTS = ["model*.safetensors"], ["pytorch_model*.bin"]
 
@@ -65,6 +66,8 @@ class ClipEncoder:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+        if problem := settings_problem(folder):
+            raise UsageError(problem)
         try:
             if weights is None:
                 self._model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().to(device)

@@ -25,6 +25,7 @@ from perjoule.forecast.counted import counted_cells, prices
 from perjoule.forecast.forecasting import image_bytes_at_most
 from perjoule.forecast.measured import Windows, calibration_plan, measured_price, unused
 from perjoule.meters.work import NOT_SEEN
+from perjoule.opening import require_no_links
 from perjoule.prompts.findings import sentences
 from perjoule.protocols import (
     QualityMetric,
@@ -69,8 +70,13 @@ _DISK_RESERVE_BYTES = 64 * 2**20
 
 
 def default_out(suite: Suite) -> Path:
-    """Return the default run directory, e.g. `runs/2026-05-17T101500-demo`."""
-    return Path("runs") / f"{datetime.now():%Y-%m-%dT%H%M%S}-{suite.name}"
+    """Return the default run directory, e.g. `runs/2026-05-17T101500-demo`; raises UsageError if `runs` is a link."""
+    folder = Path("runs")
+    try:
+        require_no_links(folder)
+    except RunError as error:
+        raise UsageError(f"{error}, or name the run directory with --out") from None
+    return folder / f"{datetime.now():%Y-%m-%dT%H%M%S}-{suite.name}"
 
 
 def run(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol as Interface
 
 from perjoule.display import quantity
-from perjoule.errors import BudgetSpent, DeviceLostError, Interrupted, MeterError, RunError
+from perjoule.errors import BudgetSpent, DeviceLostError, FileError, Interrupted, MeterError
 from perjoule.forecast.budget import Spending
 from perjoule.running.execute import Progress, work_of
 from perjoule.runs.resume_hint import resume_command
@@ -64,7 +65,7 @@ def measure(
         Interrupted: On Ctrl-C, and as BudgetSpent at the end of the budget.
         MeterError: If joules are limited and a window has none.
         DeviceLostError: If the device cannot run any further work in this process.
-        RunError: If the run cannot be written.
+        FileError: If the run cannot be written.
     """
     again = resume_command(writer.path, command)
     try:
@@ -84,9 +85,10 @@ def measure(
         writer.finish()
         raise MeterError(f"{error}; {_kept(plan, writer)}", remedy=f"continue with: {again}") from error
     except OSError as error:
-        raise RunError(
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise FileError(
             f"{writer.path}: cannot be written: {error.strerror or error}; {len(writer.done)} trials are kept",
-            remedy=f"free some space and continue with: {again}",
+            remedy=f"{'free some space' if full else 'remove the cause'} and continue with: {again}",
         ) from error
     writer.finish()
 

@@ -12,7 +12,7 @@ from perjoule.opening import MOST_DOCUMENT_BYTES, open_regular
 from perjoule.parquet import read_frame
 from perjoule.runs.columns import FINISHED
 from perjoule.runs.directory import Run
-from perjoule.runs.resume_hint import resume_command
+from perjoule.runs.resume_hint import recorded_command, resume_command
 from perjoule.suite.reading import cells_of
 from perjoule.suite.smaller import planned_name, smaller_batch
 from perjoule.text import one_line
@@ -128,9 +128,7 @@ def require_every_cell(run: Run) -> None:
     if not counts.empty_cells:
         return
     reasons = "; ".join(f"{failure.count} × {failure.reason}" for failure in counts.failures[:3])
-    recorded = run.environment.get("command")
-    command = recorded if isinstance(recorded, list) else []
-    again = resume_command(run.path, list(map(str, command)), retry_failed=bool(reasons))
+    again = resume_command(run.path, recorded_command(run.environment), retry_failed=bool(reasons))
     raise RunError(
         f"{run.path}: no trial finished in {_some(counts.empty_cells)}{f' ({reasons})' if reasons else ''}",
         remedy=f"remove the cause and continue with: {again}",

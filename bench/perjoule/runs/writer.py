@@ -17,6 +17,7 @@ from perjoule.runs.columns import SCHEMA, images_drawn
 from perjoule.runs.derived import derive_tables
 from perjoule.runs.directory import STARTING, is_starting, load_run, located
 from perjoule.runs.migrations import require_current
+from perjoule.runs.resume_hint import refusal
 from perjoule.runs.stored import (
     DETAILS,
     FAILURES,
@@ -112,11 +113,8 @@ class RunWriter:
         run = load_run(path)
         require_current(run.schema, path)
         require_same_suite(path, run.suite, suite)
-        for key, old, new in differing_keys(run.environment, environment):
-            raise RunError(
-                f"{path} cannot be resumed here: {key} was {old!r} and is {new!r}; use the same "
-                "system, or choose another --out"
-            )
+        if differences := differing_keys(run.environment, environment):
+            raise RunError(refusal(path, run.environment, differences))
         if (path / "images").is_symlink():
             raise RunError(
                 f"{path / 'images'} is a symbolic link, and images are not read through links: "

@@ -57,7 +57,9 @@ def resolve_model(name: str, where: str) -> str:
         return str(path)
     # a mistyped path would be sent to the hub, whose error would be about a missing repository
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
-        places = f" in {' or in '.join(str(f) for f in (*_FOLDERS[-1:], Path.cwd()))}" if name else ""
+        path = at_home(name)
+        folders = dict.fromkeys(str(f.absolute()) for f in (*_FOLDERS[-1:], Path()))
+        places = f" in {' or in '.join(folders)}" if name and not path.is_absolute() else ""
         raise UsageError(f"{where}: model {name!r}: no such folder{places}; give a folder, a hub id or {_BUILTIN}NAME")
     return name
 

@@ -20,6 +20,7 @@ def warnings_section(
     sentences = (
         *trust.partial(run),
         *trust.prompts(run),
+        *trust.more_metrics(evidence),
         *analysis.troubles,
         *(fmt.clean(oddity.words) for oddity in evidence.odd),
         *trust.curves(evidence, analysis),

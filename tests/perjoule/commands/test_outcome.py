@@ -71,6 +71,12 @@ class Panic(BaseException):
             "a/b: Permission denied: change its perm",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "a"), FILE_ERROR, "a: No space left on device: make room"),
+        (OSError(errno.EFBIG, "File too large", "a"), FILE_ERROR, "a: File too large: raise the limit of file sizes"),
+        (
+            OSError(errno.ENOTEMPTY, "Directory not empty", "a", None, "b"),
+            FILE_ERROR,
+            "b: Directory not empty: choose another place, or remove it",
+        ),
         (OSError("as polars has it (os error 13): a"), FILE_ERROR, "perjoule: as polars has it (os error 13): a\n"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), READER_GONE, ""),
         (SystemExit(7), 7, ""),

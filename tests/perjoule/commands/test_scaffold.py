@@ -20,6 +20,7 @@ from tests.support.actions import COMMAND, Job, git, sources
 from tests.support.forge_server import FakeForge, github_environment, gitlab_environment, serving
 
 from perjoule.commands.scaffold import Ci, Runner, likely_ci, scaffold_files, write_scaffold
+from perjoule.errors import RunError
 
 ROOT = Path(__file__).parents[3]
 KINDS = [(ci, runner) for ci in Ci for runner in Runner]
@@ -145,6 +146,21 @@ def test_a_link_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "common").read_text() == "runs/\n"
     assert tmp_path / ".gitignore" in scaffold.kept
     assert ".gitignore: it is a link: add /gate.md, /gate.xml, the output of runs" in scaffold.next
+
+
+@pytest.mark.parametrize(("ci", "linked"), [
+    (Ci.github, ".github"), (Ci.github, ".github/workflows"), (Ci.github, "tests"), (Ci.gitlab, ".gitlab"),
+])  # fmt: skip
+def test_init_does_not_follow_a_linked_folder(tmp_path: Path, ci: Ci, linked: str) -> None:
+    """A checked-out repository can contain the link. Nothing is written, also where there is none."""
+    repository, victim = tmp_path / "repository", tmp_path / "victim"
+    victim.mkdir()
+    (repository / linked).parent.mkdir(parents=True)
+    (repository / linked).symlink_to(victim)
+    with pytest.raises(RunError, match=rf"{linked} is a symbolic link: replace it by a folder"):
+        write_scaffold(repository, ci)
+    assert not list(victim.iterdir())
+    assert not list(repository.glob("perjoule*"))
 
 
 def test_the_ci_system_is_recognised(tmp_path: Path) -> None:

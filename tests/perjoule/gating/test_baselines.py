@@ -355,15 +355,16 @@ def test_the_folder_of_a_system_has_at_most_64_characters(tmp_path: Path) -> Non
     assert len(save(run, "dots", tmp_path / "store").key) == 64
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "suite", "store", "repository"])
 def test_a_store_with_links_is_neither_read_nor_written_nor_pruned(root, run, tmp_path, kind):
     """A repository can contain links, as the file and as the folders above it."""
     path = find("main", root).path
     outside = tmp_path / "outside"
-    if kind == "folder":
-        path.parent.rename(outside)
-        path.parent.symlink_to(outside)
-        with pytest.raises(RunError, match="is a symbolic link"):
+    folders = dict(zip(("folder", "suite", "store", "repository"), path.parents, strict=False))
+    if kind in folders:
+        folders[kind].rename(outside)
+        folders[kind].symlink_to(outside)
+        with pytest.raises(RunError, match="is a symbolic link: replace it by a folder"):
             save(run, "other")
     elif kind == "link":
         path.rename(outside)
@@ -376,6 +377,7 @@ def test_a_store_with_links_is_neither_read_nor_written_nor_pruned(root, run, tm
         lambda: load("main", tmp_path / "out", root),
         lambda: prune(0, root),
         lambda: require_readable(listed(root)),
+        lambda: promote("main", "release-1", root),
     ):
         with pytest.raises(RunError, match=r"is a symbolic link: replace it|not a regular file"):
             use()

@@ -123,6 +123,20 @@ def test_a_link_is_not_followed(tmp_path: Path, file: Path) -> None:
         history.read_history(file)
 
 
+def test_a_linked_folder_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checked-out repository can contain the link."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "victim").mkdir()
+    Path(".perjoule").symlink_to("victim")
+    for use in (
+        lambda: history.log_run(logged(0, [100.0])), lambda: history.accept("mine", "2026-01-05", "new scheduler"),
+        history.read_history,
+    ):  # fmt: skip
+        with pytest.raises(RunError, match=r"^\.perjoule is a symbolic link: replace it by a folder"):
+            use()
+    assert not list((tmp_path / "victim").iterdir())
+
+
 def test_the_line_of_a_run_has_its_operating_points(tmp_path: Path) -> None:
     run = stored_run(tmp_path / "run")
     line = history.logged_run(run)

@@ -149,3 +149,28 @@ def test_init_writes_what_the_other_commands_take(tmp_path: Path, capsys: pytest
     _, out, _ = call("init", str(tmp_path), capsys=capsys)
     assert out.count("kept") == 5
     assert (tmp_path / "perjoule.toml").read_text() == "mine"
+
+
+def test_a_table_of_thousands_of_metrics_is_imported_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every metric would have a figure and a column, and each takes a tenth of a second to draw."""
+    frame = table(prompts=2, seeds=1, ladder=(2, 4), variants=(("ladder", 1.0),)).drop("quality:q")
+    every = [pl.lit(float(i)).alias(f"quality:m{i:04}") for i in range(200)]
+    frame.with_columns(every).with_columns(
+        pl.when(pl.col("prompt_id") == frame["prompt_id"][0]).then(pl.col(f"quality:m{i:04}")) for i in range(50, 100)
+    ).write_parquet(tmp_path / "wide.parquet")
+    out = str(tmp_path / "run")
+    code, text, err = call("import", str(tmp_path / "wide.parquet"), "--out", out, capsys=capsys)
+    assert code == 0
+    assert "m0000, m0001" in text
+    assert text.endswith("m0019 and 180 more\n")
+    assert "more notes, see import_notes in" in err
+    assert len(err.splitlines()) < 50
+    assert call("report", out, capsys=capsys)[0] == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The report shows 32 of 200 metrics" in page
+    assert page.count('id="fig-frontier') + page.count("<figure") < 60
+    assert call("frontier", out, "--metric", "m0199", capsys=capsys)[0] == 0
+    code, _, err = call("frontier", out, "--metric", "m1000", capsys=capsys)
+    assert (code, "m0000" in err, len(err) < 2_000) == (2, True, True)

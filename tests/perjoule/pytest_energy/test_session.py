@@ -37,6 +37,20 @@ def test_a_folder_that_cannot_be_written_loses_nothing(
     assert "Traceback" not in text + result.stderr.str()
 
 
+@pytest.mark.parametrize("linked", [".perjoule", ".perjoule/energy"])
+def test_a_linked_folder_is_refused_before_a_test_runs(repository: Repository, tmp_path: Path, linked: str) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    link = repository.path / linked
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(victim)
+    for option in ("--energy-save=main", "--energy-baseline=main"):
+        result = run(repository, "--benchmark", "--benchmark-disable", option)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert f"{linked} is a symbolic link: replace it by a folder" in result.stderr.str()
+    assert not list(victim.iterdir())
+
+
 def test_where_nothing_can_be_written_the_joules_are_printed(repository: Repository) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"  # every write to a file fails
     script = f"import sys, pytest; {limit}; sys.exit(pytest.main(sys.argv[1:]))"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 
 from perjoule.commands import tables
 from perjoule.commands.schemas import schemas
-from perjoule.errors import BudgetSpent, DeviceLostError, RunError, SuiteError
+from perjoule.errors import FILE_ERROR, BudgetSpent, DeviceLostError, FileError, RunError, SuiteError
 from perjoule.forecast.budget import Budget, Spending
 from perjoule.gating import baselines
 from perjoule.protocols import Generation, ImageGenerator
@@ -558,3 +560,19 @@ def test_a_picture_of_one_colour_but_for_a_pixel_is_a_picture(tmp_path: Path) ->
 
     run = go(one_by_one(), fresh(tmp_path / "run", one_by_one()), breaks)
     assert not any("W270" in text for row in run.trials["warnings"] for text in row)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "free some space and continue with: perjoule run"), (errno.EFBIG, "remove the cause and continue")],
+)
+def test_a_run_that_cannot_be_written_ends_as_every_other_command(tmp_path: Path, number: int, words: str) -> None:
+    suite = make_suite()
+    writer = fresh(tmp_path / "run", suite)
+
+    def full(**_: Any) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path / "run" / "trials.jsonl"))
+
+    with pytest.raises(FileError, match=words) as caught:
+        measure(make_plan(suite, PROMPTS), full, writer, Silent(), Spending(Budget()))
+    assert caught.value.exit_code == FILE_ERROR == 74

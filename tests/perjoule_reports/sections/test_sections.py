@@ -90,7 +90,14 @@ class TestDegenerate:
         report = build_report(going)
         assert any("INCOMPLETE" in badge.value for badge in report.badges)
         assert report.headline.beware[0].startswith("INCOMPLETE: 20 of 48")
-        assert "--resume" in section(report, "warnings").paragraphs[0]
+        again = "perjoule run RUN/suite.toml --out RUN --resume"
+        assert f"continue it with {again}" in section(report, "warnings").paragraphs[0]
+        for command, words in (
+            (["perjoule", "run", "mine", "--meter", "estimate", "--max-joules", "3"], f"{again} --meter estimate."),
+            (["perjoule", "gate", "--junit", "/etc/passwd"], "its own command and --resume."),
+        ):
+            asked = build_report(replace(going, environment={**small.environment, "command": command}))
+            assert section(asked, "warnings").paragraphs[0].endswith(f"continue it with {words}")
         energies = [row[1] for row in section(report, "arms").tables[0].rows]
         assert all(cell.sort and cell.brand == "est." for cell in energies)
         rendered(report)

@@ -54,14 +54,21 @@ def likely_ci(folder: Path) -> Ci:
 
 
 def write_scaffold(folder: Path, ci: Ci | None = None, runner: Runner = Runner.cpu) -> Scaffold:
-    """Write the files that do not exist yet; without `ci` those of the likely CI system. Extend .gitignore."""
+    """Write the files that do not exist yet; without `ci` those of the likely CI system. Extend .gitignore.
+
+    Raises:
+        RunError: If a folder in it is a link; nothing is written.
+    """
     from perjoule.commands.records import Scaffold
     from perjoule.files import write_text
+    from perjoule.opening import require_no_links
     from perjoule.runs.commit import main_branch
 
     chosen = ci or likely_ci(folder)
     branch = main_branch(folder) or _MAIN
     written, existing = [], []
+    for target in scaffold_files(chosen, runner):
+        require_no_links((folder / target).parent, folder)
     for target, source in scaffold_files(chosen, runner).items():
         file = folder / target
         if file.exists() or file.is_symlink():
