@@ -369,11 +369,18 @@ def _report(
 ) -> None:
     """Score all metrics, and write the report of the candidate with the verdict."""
     if isinstance(baseline, Prepared):
-        with relative_to(baseline.folder):
-            theirs = pipeline.score(load_run(out / BASELINE), baseline.metrics, reporter)
-    with relative_to(candidate.folder):
-        ours = pipeline.score(load_run(out), candidate.metrics, reporter)
+        theirs = _scored(baseline, out / BASELINE, reporter)
+    ours = _scored(candidate, out, reporter)
     reporting.report(ours, out / "report.html", ReportRequest(baseline=theirs, gate=replace(plan.config, look=None)))
+
+
+def _scored(side: Prepared, path: Path, reporter: Reporter) -> Run:
+    """Score what a finished gate has not scored: other batches would move the scores on which its looks are based."""
+    run = load_run(path)
+    if pipeline.is_scored(run, side.metrics):
+        return run
+    with relative_to(side.folder):
+        return pipeline.score(run, side.metrics, reporter)
 
 
 def _kept(sides: Sequence[_Side], request: GateRequest) -> str:

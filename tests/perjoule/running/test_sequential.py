@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from perjoule.errors import EvidenceError, Interrupted, UsageError
 from perjoule.gating import GateConfig, gate
 from perjoule.gating.looks import BASELINE, PLAN, read_plan, read_rows, replay
 from perjoule.gating.records import Verdict
-from perjoule.protocols import Generation
-from perjoule.running import device, reporting
+from perjoule.protocols import Generation, ImageSet
+from perjoule.quality.lsnr import Lsnr
+from perjoule.running import device, pipeline, reporting
 from perjoule.running.prepared import Prepared, prepare
 from perjoule.running.sequential import GateRequest, gate_until_verdict, in_turn
 from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import LOOKS, Run, load_run
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeGenerator, SyntheticMeter, VirtualClock
-from perjoule.types import Suite, Variant
+from perjoule.types import Score, Suite, Variant
 from tests.perjoule.running.test_scoring import Quiet
 
 pytestmark = pytest.mark.slow
@@ -190,6 +192,33 @@ def test_an_interrupted_gate_goes_on_to_the_same_looks(world: World, at: int) ->
     world.calls.clear()
     again, _ = world.gate("pr", resume=True)
     assert (again.verdict, world.calls) == (resumed.verdict, [])
+
+
+def test_a_finished_gate_is_not_scored_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, scores move in their last digits with the images that are scored together."""
+    batches: list[int] = []
+    score = Lsnr.score
+
+    def moving(self: Lsnr, images: ImageSet, on_progress: Any) -> list[Score]:
+        batches.append(len(images.image_ids))
+        return [
+            replace(s, value=None if s.value is None else s.value * (1 + 1e-8 * len(batches)))
+            for s in score(self, images, on_progress)
+        ]
+
+    monkeypatch.setattr(Lsnr, "score", moving)
+    world.suite("pr", 1.001)
+    verdict, told = world.gate("pr")
+    assert not any("scoring continues" in message for message in told)  # nothing was interrupted
+    out = world.folder / "out"
+    before, count = (out / "scores.parquet").read_bytes(), len(batches)
+    again, _ = world.gate("pr", resume=True)
+    assert again == verdict
+    assert ((out / "scores.parquet").read_bytes(), len(batches)) == (before, count)
+    assert replay(out).differences == ()
+    pipeline.score(load_run(out), world.prepared("pr").metrics, Quiet())  # by hand
+    assert (out / "scores.parquet").read_bytes() != before
+    assert replay(out).differences == ()
 
 
 def test_a_start_that_was_cut_off_before_its_plan_goes_on(world: World) -> None:
