@@ -43,7 +43,7 @@ from perjoule.types.documents import document
 PLAN, BASELINE = "sequential.json", "baseline"
 # looks after these eighths of the prompts: of all schedules that were simulated, that with the fewest joules
 EIGHTHS = (1, 2, 3, 4, 6, 8)
-# metrics compute in float32 (eps 1.2e-7): scores that are computed again in other batches differ by less than this share
+# metrics compute in float32 (eps 1.2e-7): scores that are computed again in other batches differ by a smaller share
 SCORED_AGAIN = 1e-6
 LEAST_UNITS = 3  # of the energy statistics at the first look
 Decision = Literal["continue", "pass", "fail", "inconclusive", "invalid", "unresolvable"]
