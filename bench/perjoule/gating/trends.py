@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perjoule.gating.history import History, LoggedRun, Series, when
+from perjoule.gating.series import began_with, labels
 from perjoule.statistics import trend
 from perjoule.statistics.exact_changes import exact_changes
 
@@ -84,6 +85,8 @@ class Trend(Series):
             fewer than three runs.
         accepted: Reason of the acceptance at which the trend starts.
         skipped: Cells that are not tested, because not every run has their joules.
+        label: What distinguishes it from other trends of the same title, e.g. `steps 4`.
+        began_with: What changed when it began after runs of the same title, e.g. `steps 3 → 4`.
         changes: Changes found, by series and time.
     """
 
@@ -96,13 +99,15 @@ class Trend(Series):
     session_sd: float | None
     accepted: str | None
     skipped: tuple[str, ...]
+    label: tuple[str, ...]
+    began_with: tuple[str, ...]
     changes: tuple[TrendChange, ...]
 
     @property
     def title(self) -> str:
-        """Suite, device and kind of joules, as far as they are known."""
+        """Suite, device and kind of joules, as far as they are known, and what distinguishes it from other trends."""
         provenance = "provenance not stated" if self.provenance == "not stated" else self.provenance
-        facts = (self.suite, self.device, self.boundary, provenance)
+        facts = (self.suite, self.device, self.boundary, provenance, *self.label)
         return ", ".join(fact for fact in facts if fact and fact != "not stated")
 
 
@@ -114,6 +119,7 @@ class HistoryLog:
         history: File of the history.
         logged: Id of the run that was logged.
         added: Whether a line was written; False if the history had the run as it is.
+        accepted: What was accepted, in words.
         runs: Number of runs in the history.
         trends: That of the newest run first.
     """
@@ -121,6 +127,7 @@ class HistoryLog:
     history: Path
     logged: str | None
     added: bool
+    accepted: str | None
     runs: int
     trends: tuple[Trend, ...]
 
@@ -157,7 +164,7 @@ def courses(history: History) -> list[Course]:
     for run in history.runs:
         groups.setdefault(run.series, []).append(run)
     newest = sorted(groups.values(), key=lambda runs: runs[-1].time, reverse=True)
-    return [_course(runs, history) for runs in newest]
+    return [_course(runs, history, label) for runs, label in zip(newest, labels(newest), strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +176,8 @@ class _Series:
     values: Array
 
 
-def _course(runs: list[LoggedRun], history: History) -> Course:
+def _course(runs: list[LoggedRun], history: History, label: tuple[str, ...]) -> Course:
+    began = began_with(runs, history.runs)
     accepted = [line for line in history.accepted if line.suite == runs[0].suite]
     reason = None
     for line in accepted:
@@ -202,7 +210,7 @@ def _course(runs: list[LoggedRun], history: History) -> Course:
         **asdict(newest.series),
         verdict=verdict, sentence=_sentence(changes, runs, weeks, fewest), runs=len(runs), first=runs[0].date,
         last=newest.date, weeks=float(weeks[-1]), session_sd=sd, accepted=reason,
-        skipped=skipped, changes=tuple(changes),
+        skipped=skipped, label=label, began_with=() if reason else began, changes=tuple(changes),
     )  # fmt: skip
     quality = means["quality"][1].values if "quality" in means else np.array([])
     return Course(

@@ -9,6 +9,7 @@ import pytest
 
 from perjoule.errors import RunError, UsageError
 from perjoule.gating import history
+from perjoule.gating.suite_settings import suite_digest
 from perjoule.runs.directory import load_run
 from perjoule.suite.reading import load_suite
 from perjoule.types import Protocol
@@ -153,13 +154,13 @@ def test_the_digest_of_a_suite_ignores_what_has_no_effect(tmp_path: Path) -> Non
     file = tmp_path / "suite.toml"
     file.write_text(suite_text({"steps": [1]}, protocol={"seeds": [1]}))
     suite = load_suite(file)
-    digest = history.suite_digest(suite)
-    assert history.suite_digest(replace(suite, title="another", description="another", name="another")) == digest
-    assert history.suite_digest(replace(suite, protocol=replace(suite.protocol, order_seed=9))) == digest
+    digest = suite_digest(suite)
+    assert suite_digest(replace(suite, title="another", description="another", name="another")) == digest
+    assert suite_digest(replace(suite, protocol=replace(suite.protocol, order_seed=9))) == digest
     assert Protocol().iterations == 1
     others = (
         replace(suite, protocol=replace(suite.protocol, iterations=3)),
         replace(suite, variants=(replace(suite.variants[0], guidance=1.5), *suite.variants[1:])),
         replace(suite, metrics=replace(suite.metrics, options={suite.metrics.primary: {"a": 1}})),
     )
-    assert len({digest, *map(history.suite_digest, others)}) == 4
+    assert len({digest, *map(suite_digest, others)}) == 4
