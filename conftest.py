@@ -65,8 +65,8 @@ _LEAVE = "GPU|recordings of boards|ratings of people|there is no actionlint"
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the session with PERJOULE_SKIPS=gpu, as in CI, if a test was skipped that should have run.
 
-    It may be skipped for a missing GPU, for recordings of boards and ratings of people, which the project lacks, and for
-    actionlint, a program that its package downloads from a host that not every machine reaches.
+    It may be skipped for a missing GPU, for recordings of boards and ratings of people, which the project lacks, and
+    for actionlint, a program that its package downloads from a host that not every machine reaches.
     """
     if os.environ.get("PERJOULE_SKIPS") != "gpu":
         return

@@ -51,14 +51,13 @@ def log(
         if suite not in (None, line.suite):
             raise UsageError(f"--suite {suite}: {run} is a run of the suite {line.suite!r}")
         suite, logged, added = line.suite, line.id, history.log_run(line)
-    if accept is not None:
-        _accept(accept, suite)
+    accepted = None if accept is None else _accept(accept, suite)
     stored = history.read_history()
     courses = [course for course in trends.courses(stored) if suite in (None, course.trend.suite)]
     if suite is not None and not courses:
         raise UsageError(f"--suite {suite}: {history.FILE} has no run of it: log one with `perjoule baseline log RUN`")
     record = trends.HistoryLog(
-        history=history.FILE, logged=logged, added=added, runs=len(stored.runs),
+        history=history.FILE, logged=logged, added=added, accepted=accepted, runs=len(stored.runs),
         trends=tuple(course.trend for course in courses),
     )  # fmt: skip
     print_record(record) if as_json else print_text(in_text(record, courses))
@@ -66,7 +65,8 @@ def log(
         raise typer.Exit(FAILED)
 
 
-def _accept(reason: str, suite: str | None) -> None:
+def _accept(reason: str, suite: str | None) -> str:
+    """Store that the last change was intended; returns what was accepted, in words."""
     from perjoule.gating import history, trends
 
     courses = trends.courses(history.read_history())
@@ -77,10 +77,25 @@ def _accept(reason: str, suite: str | None) -> None:
     if newest is None:
         raise UsageError(f"--suite {suite}: {history.FILE} has no run of it; suites: {', '.join(names) or 'none'}")
     # a drift has reached its present level at the newest run only
-    since = max(
-        (change.date if change.kind == "step" else newest.last for change in newest.changes), default=newest.last
+    dates = [change.date if change.kind == "step" else newest.last for change in newest.changes]
+    line = history.accept(newest.suite, max(dates, default=newest.last), reason)
+    return (
+        f"the trend of {newest.suite} starts again at the run of {line.since[:10]}, because of {line.reason!r}: "
+        f"{_what(newest)}"
     )
-    history.accept(newest.suite, since, reason)
+
+
+def _what(newest: Trend) -> str:
+    """Return the changes of a trend that are accepted, or that there are none."""
+    from perjoule.gating.trends import in_words, main_changes
+
+    changes = main_changes(newest.changes)
+    if changes:
+        more = f" And {len(changes) - 1} more." if len(changes) > 1 else ""
+        return f"{in_words(changes[0])}{more}"
+    if newest.began_with:
+        return f"it is a new series already ({', '.join(newest.began_with)}), and has no change"
+    return "it has no change; this is its newest run"
 
 
 def in_text(record: HistoryLog, courses: list[Course]) -> str:
@@ -89,6 +104,8 @@ def in_text(record: HistoryLog, courses: list[Course]) -> str:
     if record.logged is not None:
         done = "added to" if record.added else "already in"
         lines.append(f"run {record.logged}: {done} {record.history} ({record.runs} runs)")
+    if record.accepted is not None:
+        lines.append(f"accepted: {record.accepted}")
     if not courses:
         lines.append(f"{record.history} has no runs: log one with `perjoule baseline log RUN`")
     for course in courses:
@@ -105,6 +122,8 @@ def _details(trend: Trend) -> list[str]:
     from perjoule.gating.trends import in_words, main_changes
 
     lines = []
+    if trend.began_with:
+        lines.append(f"New series since {trend.first[:10]}: {', '.join(trend.began_with)}.")
     rest = main_changes(trend.changes)[1:]
     lines += [f"- {in_words(change)}" for change in rest[:_MOST_CHANGES]]
     if len(rest) > _MOST_CHANGES:

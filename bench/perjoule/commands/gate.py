@@ -206,7 +206,7 @@ def gate(
                 f"{'--study' if study is not None else '--looks'}"
             )
         assert suite is not None
-        verdict = sequential_verdict(
+        verdict, problem = sequential_verdict(
             baseline,
             suite,
             config_for,
@@ -217,16 +217,20 @@ def gate(
             limit=limit,
             resume=resume,
             quiet=quiet,
+            optional=baseline_optional,
         )
     else:
         assert candidate is not None
+        problem = None
         verdict = _stored_verdict(baseline, candidate, config_for, study, metric, optional=baseline_optional)
-    open_margins = unresolvable(verdict)
+    open_margins = [*([problem] if problem is not None else []), *unresolvable(verdict)]
     github = github or _on_github()
     if not open_margins or (github and not as_json):  # the error says the same, but is not an annotation
         _print(verdict, open_margins, as_json=as_json, github=github)
     # after stdout, so that the verdict is printed even if a file cannot be written
     _write(verdict, junit, markdown)
+    if problem is not None:
+        raise UsageError(problem)
     if open_margins:  # such a gate could only guess
         require_resolvable(verdict)
     raise typer.Exit(_exit_code(verdict, inconclusive))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perjoule.commands.options import reporter
-from perjoule.errors import UnknownNameError, UsageError
+from perjoule.errors import SuiteError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,12 @@ def sequential_verdict(
     limit: int | None,
     resume: bool,
     quiet: bool,
-) -> Verdict:
+    optional: bool,
+) -> tuple[Verdict, str | None]:
     """Measure a suite against a baseline until the verdict.
+
+    Returns:
+        The verdict, and the message if the planned prompts cannot resolve a margin.
 
     Args:
         baseline: Run directory, name of a stored baseline, or suite to measure in the same session.
@@ -45,11 +49,14 @@ def sequential_verdict(
         limit: Number of prompts.
         resume: Continue in `out`.
         quiet: Print no progress.
+        optional: Measure nothing if there is no baseline yet; the verdict is neutral.
     """
+    from perjoule.gating.first import unmeasured_verdict
     from perjoule.meters import require_meter
     from perjoule.running import pipeline
+    from perjoule.running.planning_looks import GateRequest
     from perjoule.running.prepared import prepare
-    from perjoule.running.sequential import GateRequest, gate_until_verdict
+    from perjoule.running.sequential import gate_until_verdict
 
     if resume and out is None:
         raise UsageError("--resume continues a gate in its run directory: give it with --out")
@@ -57,7 +64,9 @@ def sequential_verdict(
     candidate = prepare(suite, limit, resume=out if resume else None)
     folder = out or pipeline.default_out(candidate.suite)
     with ExitStack() as stack:
-        theirs = _baseline(baseline, candidate, limit, folder if resume else None, stack)
+        theirs = _baseline(baseline, candidate, limit, folder if resume else None, stack, optional=optional)
+        if theirs is None:
+            return unmeasured_verdict(candidate.suite, baseline, metric, config_for(True)), None
         request = GateRequest(
             baseline=baseline,
             config=config_for(not _is_prepared(theirs)),
@@ -67,9 +76,9 @@ def sequential_verdict(
             command=("perjoule", *sys.argv[1:]),
         )
         shown = reporter(quiet)
-        verdict = gate_until_verdict(candidate, theirs, request, folder, shown, resume=resume)
+        verdict, last = gate_until_verdict(candidate, theirs, request, folder, shown, resume=resume)
         shown.message(f"report: {folder / 'report.html'}")
-    return verdict
+    return verdict, last.reason if last.outcome == "unresolvable" else None
 
 
 def _is_prepared(side: Run | Prepared) -> bool:
@@ -79,9 +88,9 @@ def _is_prepared(side: Run | Prepared) -> bool:
 
 
 def _baseline(
-    name: str, candidate: Prepared, limit: int | None, resumed: Path | None, stack: ExitStack
-) -> Run | Prepared:
-    """Return the run or stored baseline of a name, or else the suite to measure."""
+    name: str, candidate: Prepared, limit: int | None, resumed: Path | None, stack: ExitStack, *, optional: bool
+) -> Run | Prepared | None:
+    """Return the run or stored baseline of a name, or else the suite to measure; None if it may not exist yet."""
     from perjoule.gating import baselines
     from perjoule.gating.looks import BASELINE
     from perjoule.running.prepared import prepare
@@ -95,7 +104,11 @@ def _baseline(
     except UnknownNameError as unknown:
         try:
             return prepare(name, limit, resume=None if resumed is None else resumed / BASELINE)
-        except UnknownNameError:
+        except (SuiteError, UnknownNameError) as error:
+            if optional and baselines.none_yet(name):
+                return None
+            if isinstance(error, SuiteError):
+                raise
             raise UsageError(
                 f"--baseline {name}: not a run directory, a stored baseline or a suite ({unknown}): give one of them"
             ) from None

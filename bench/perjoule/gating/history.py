@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 from perjoule import __version__
 from perjoule.errors import RunError, UsageError
 from perjoule.files import append_line, open_journal, strict_json, write_text
+from perjoule.gating.suite_settings import settings_of, suite_digest
 from perjoule.opening import content_of, require_no_links
 from perjoule.runs.directory import Run
 from perjoule.runs.trial_counts import require_every_cell
 from perjoule.statistics.devices import require_one_device
 from perjoule.statistics.point_rows import point_rows
 from perjoule.text import one_line
-from perjoule.types import Suite, weakest
+from perjoule.types import weakest
 
 FILE = Path(".perjoule") / "history.jsonl"
 SCHEMA: Literal[1] = 1
@@ -35,10 +36,6 @@ _MARKERS = (b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>")
 _ID_DIGITS = 16
 _MOST = 1e15
 _SUITE_DIGITS = 12
-# keys of the suite that change neither images nor joules
-_WITHOUT_EFFECT = {
-    "title", "description", "label", "labels", "margins", "reference", "schema", "order_seed", "timeout_s",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +116,7 @@ class LoggedRun(Series):
         margin: The metric's margin in the gate, None if it has none.
         conditions: What may explain a change: versions, driver, power limit, board, digest of the weights.
         cells: By cell id.
+        settings: The settings of `suite_digest`, e.g. `shipped.steps`; empty in lines of earlier versions.
     """
 
     id: str
@@ -130,6 +128,7 @@ class LoggedRun(Series):
     margin: float | None
     conditions: dict[str, str]
     cells: dict[str, LoggedCell]
+    settings: dict[str, str] = field(default_factory=dict)
     kind: Literal["run"] = "run"
     schema: Literal[1] = SCHEMA
 
@@ -270,36 +269,8 @@ def logged_run(run: Run) -> LoggedRun:
             )
             for row in sorted(rows, key=lambda row: row.metric == metric)
         },
+        settings=settings_of(run.suite),
     )
-
-
-def suite_digest(suite: Suite) -> str:
-    """Return a digest of the settings that can change joules, images or the primary metric.
-
-    Defaults are left out, so that a new key of a later version does not change it.
-    """
-    stated = _stated(suite)
-    metrics = stated.pop("metrics")
-    stated.pop("name")
-    chosen = {"primary": metrics["primary"], "options": metrics.get("options", {}).get(metrics["primary"])}
-    text = json.dumps([stated, chosen], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:_SUITE_DIGITS]
-
-
-def _stated(value: Any) -> Any:
-    if is_dataclass(value):
-        return {
-            field.name: _stated(stated)
-            for field in fields(value)
-            if field.name not in _WITHOUT_EFFECT and (stated := getattr(value, field.name)) != _default(field)
-        }
-    return [_stated(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _default(field: Any) -> Any:
-    if field.default_factory is not MISSING:
-        return field.default_factory()
-    return field.default
 
 
 def _prompt_set(run: Run) -> str:

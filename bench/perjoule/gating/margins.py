@@ -80,12 +80,26 @@ def is_left_to_prompts(origin: str) -> bool:
     return origin == RESOLVED or origin.endswith(_BY_RESOLVABLE)
 
 
-def require_fixed(metric: str, stated: float | str | None, *, sequential: bool) -> None:
-    """Raise UsageError if the suite leaves the margin of a sequential gate to its baseline, which grows."""
+def require_fixed(
+    metric: str, stated: float | str | None, *, sequential: bool, usual: float | None = None, file: str = "the suite"
+) -> None:
+    """Raise UsageError if the suite leaves the margin of a sequential gate to its baseline, which grows.
+
+    Args:
+        metric: Quality axis.
+        stated: What the suite states.
+        sequential: Whether the gate is sequential.
+        usual: The metric's own margin, which the message proposes.
+        file: The suite.
+    """
     if sequential and isinstance(stated, str):
+        number = 0.02 if usual is None else usual
+        line = f"margins.{metric} = {number:g}"
+        origin = "e.g." if usual is None else "e.g. the metric's own margin,"
         raise UsageError(
-            f"metrics.margins.{metric} = {stated!r}: a sequential gate needs a margin that is fixed "
-            "before it measures: give --margin-quality, or write a number"
+            f"metrics.margins.{metric} = {stated!r}: a sequential gate needs a margin that is fixed before it measures",
+            remedy=f"write the loss that you accept, {origin} `{line}`, under [metrics] in {file}, or give "
+            f"--margin-quality {number:g}",
         )
 
 

@@ -6,7 +6,7 @@ it, the cells of a variant that has one fixed step count in each run are the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -93,19 +93,30 @@ class RunAsBaseline(Run):
 
 def with_baseline_cells(baseline: Run, candidate: Run, change: tuple[str, ...]) -> tuple[Run, tuple[str, ...]]:
     """Return the candidate with the baseline's names of cells, and a note for each variant whose step count changed."""
-    if not {STEPS, VARIANTS} & set(change):
-        return candidate, ()
-    before, after = _single_cells(baseline.suite), _single_cells(candidate.suite)
-    changed = [name for name in before if name in after and before[name].cell_id != after[name].cell_id]
+    changed = _changed(baseline.suite, candidate.suite, change)
     if not changed:
         return candidate, ()
-    names = {after[name].cell_id: before[name].cell_id for name in changed}
     notes = tuple(
-        f"{name}: {before[name].steps} steps in the baseline, {after[name].steps} in the candidate; the change under "
-        f"test, judged as the cell {before[name].cell_id}"
-        for name in changed
+        f"{name}: {before.steps} steps in the baseline, {after.steps} in the candidate; the change under test, judged "
+        f"as the cell {before.cell_id}"
+        for name, (before, after) in changed.items()
     )
+    names = renamed_cells(baseline.suite, candidate.suite, change)
     return RunAsBaseline(path=candidate.path, base=candidate, names=names), notes
+
+
+def renamed_cells(baseline: Suite, candidate: Suite, change: Collection[str]) -> dict[str, str]:
+    """Return the cell ids of the candidate, with those of the baseline, of variants whose step count changed."""
+    return {after.cell_id: before.cell_id for before, after in _changed(baseline, candidate, change).values()}
+
+
+def _changed(baseline: Suite, candidate: Suite, change: Collection[str]) -> dict[str, tuple[Cell, Cell]]:
+    """Return both cells of each variant whose step count changed, if that is the change under test."""
+    if not {STEPS, VARIANTS} & set(change):
+        return {}
+    before, after = _single_cells(baseline), _single_cells(candidate)
+    pairs = {name: (before[name], after[name]) for name in before if name in after}
+    return {name: (old, new) for name, (old, new) in pairs.items() if old.cell_id != new.cell_id}
 
 
 def _single_cells(suite: Suite) -> dict[str, Cell]:

@@ -2,7 +2,7 @@
 
 Only runs with the same suite, prompts, device, meter, boundary, provenance and metric are compared. The series are
 ln J/image and quality of each cell, and their means over the cells; `perjoule.statistics.trend` tests all of them with
-one p-value. Counted joules repeat exactly, so any change of them is real and needs no test.
+one p-value. Counted joules repeat exactly: `perjoule.statistics.exact_changes` reports their changes without a test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perjoule.gating.history import History, LoggedRun, Series, when
+from perjoule.gating.series import began_with, labels
 from perjoule.statistics import trend
+from perjoule.statistics.exact_changes import exact_changes
 
 Axis = Literal["energy", "quality"]
 TrendVerdict = Literal["worse", "changed", "stable", "too few runs"]
@@ -44,7 +46,7 @@ class TrendChange:
         commit: Commit of that run.
         run: Id of that run.
         size: Share of J/image, or quality in units of the metric; of a drift, from its start to its last run.
-        low: Lower end of the 95 % interval, for a given date.
+        low: Lower end of the 95 % interval, for a given date; None for counted joules, whose changes are exact.
         high: Upper end.
         per_week: Drift per week, in the unit of `size`.
         p: P-value for no change in any series; 0 for counted joules, which have no noise.
@@ -59,8 +61,8 @@ class TrendChange:
     commit: str | None
     run: str
     size: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     per_week: float | None
     p: float
     worse: bool
@@ -79,9 +81,12 @@ class Trend(Series):
         first: Date of the first of them.
         last: Date of the last.
         weeks: Time between them.
-        session_sd: Standard deviation of ln J/image between runs, around the changes; None with fewer than three runs.
+        session_sd: Standard deviation of ln J/image between runs, around the changes; None for counted work, and with
+            fewer than three runs.
         accepted: Reason of the acceptance at which the trend starts.
         skipped: Cells that are not tested, because not every run has their joules.
+        label: What distinguishes it from other trends of the same title, e.g. `steps 4`.
+        began_with: What changed when it began after runs of the same title, e.g. `steps 3 → 4`.
         changes: Changes found, by series and time.
     """
 
@@ -94,13 +99,15 @@ class Trend(Series):
     session_sd: float | None
     accepted: str | None
     skipped: tuple[str, ...]
+    label: tuple[str, ...]
+    began_with: tuple[str, ...]
     changes: tuple[TrendChange, ...]
 
     @property
     def title(self) -> str:
-        """Suite, device and kind of joules, as far as they are known."""
+        """Suite, device and kind of joules, as far as they are known, and what distinguishes it from other trends."""
         provenance = "provenance not stated" if self.provenance == "not stated" else self.provenance
-        facts = (self.suite, self.device, self.boundary, provenance)
+        facts = (self.suite, self.device, self.boundary, provenance, *self.label)
         return ", ".join(fact for fact in facts if fact and fact != "not stated")
 
 
@@ -112,6 +119,7 @@ class HistoryLog:
         history: File of the history.
         logged: Id of the run that was logged.
         added: Whether a line was written; False if the history had the run as it is.
+        accepted: What was accepted, in words.
         runs: Number of runs in the history.
         trends: That of the newest run first.
     """
@@ -119,6 +127,7 @@ class HistoryLog:
     history: Path
     logged: str | None
     added: bool
+    accepted: str | None
     runs: int
     trends: tuple[Trend, ...]
 
@@ -155,7 +164,7 @@ def courses(history: History) -> list[Course]:
     for run in history.runs:
         groups.setdefault(run.series, []).append(run)
     newest = sorted(groups.values(), key=lambda runs: runs[-1].time, reverse=True)
-    return [_course(runs, history) for runs in newest]
+    return [_course(runs, history, label) for runs, label in zip(newest, labels(newest), strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +176,8 @@ class _Series:
     values: Array
 
 
-def _course(runs: list[LoggedRun], history: History) -> Course:
+def _course(runs: list[LoggedRun], history: History, label: tuple[str, ...]) -> Course:
+    began = began_with(runs, history.runs)
     accepted = [line for line in history.accepted if line.suite == runs[0].suite]
     reason = None
     for line in accepted:
@@ -180,12 +190,14 @@ def _course(runs: list[LoggedRun], history: History) -> Course:
     changes = [_change(series[change.series], change, runs) for change in found]
     means = {entry.axis: (n, entry) for n, entry in reversed(list(enumerate(series)))}
     fits = {
-        axis: trend.fit(entry.values, weeks, [change for change in found if change.series == n])
+        axis: entry.values
+        if runs[0].counted and axis == "energy"
+        else trend.fit(entry.values, weeks, [change for change in found if change.series == n])
         for axis, (n, entry) in means.items()
     }
     energies = means["energy"][1].values if "energy" in means else np.array([])
     sd = None
-    if energies.size and len(runs) > 2:
+    if energies.size and len(runs) > 2 and not runs[0].counted:
         changed = [change for change in found if change.series == means["energy"][0]]
         sd = trend.residual_sd(energies, weeks, changed)
     fewest = _FEWEST_COUNTED if runs[0].counted else trend.FEWEST_RUNS
@@ -198,7 +210,7 @@ def _course(runs: list[LoggedRun], history: History) -> Course:
         **asdict(newest.series),
         verdict=verdict, sentence=_sentence(changes, runs, weeks, fewest), runs=len(runs), first=runs[0].date,
         last=newest.date, weeks=float(weeks[-1]), session_sd=sd, accepted=reason,
-        skipped=skipped, changes=tuple(changes),
+        skipped=skipped, label=label, began_with=() if reason else began, changes=tuple(changes),
     )  # fmt: skip
     quality = means["quality"][1].values if "quality" in means else np.array([])
     return Course(
@@ -240,7 +252,8 @@ def _found(series: Sequence[_Series], weeks: Array, *, counted: bool, margin: fl
     """Return the changes of all series that are large enough to report."""
     exact = [n for n, entry in enumerate(series) if counted and entry.axis == "energy"]
     noisy = [n for n in range(len(series)) if n not in exact]
-    changes = [change for n in exact for change in _exact(n, series[n].values, weeks)]
+    least = _smallest("energy", None)
+    changes = [replace(change, series=n) for n in exact for change in exact_changes(series[n].values, weeks, least)]
     if noisy:
         table = np.stack([series[n].values for n in noisy], axis=1)
         changes += [replace(change, series=noisy[change.series]) for change in trend.changes(table, weeks)]
@@ -249,16 +262,6 @@ def _found(series: Sequence[_Series], weeks: Array, *, counted: bool, margin: fl
 
 def _smallest(axis: Axis, margin: float | None) -> float:
     return math.log1p(SMALLEST_ENERGY) if axis == "energy" else _MARGIN_SHARE * (margin or 0.0)
-
-
-def _exact(number: int, values: Array, weeks: Array) -> list[trend.Change]:
-    """Return a step wherever counted joules have moved away from the last level."""
-    places, level = [], values[0]
-    for row in range(1, len(values)):
-        if abs(values[row] - level) >= _smallest("energy", None):
-            places.append(trend.Place(series=number, kind="step", start=row, end=len(values), p=0.0))
-            level = values[row]
-    return trend.fitted(values, weeks, places)
 
 
 def _net_worse(series: Sequence[_Series], found: Iterable[trend.Change], runs: Sequence[LoggedRun]) -> bool:
@@ -282,6 +285,7 @@ def _sign(axis: Axis, run: LoggedRun) -> float:
 def _change(entry: _Series, change: trend.Change, runs: Sequence[LoggedRun]) -> TrendChange:
     shown = math.expm1 if entry.axis == "energy" else float
     run, before = runs[change.start], runs[max(0, change.start - 1)]
+    exact = entry.axis == "energy" and run.counted
     return TrendChange(
         axis=entry.axis,
         cell=entry.cell,
@@ -290,8 +294,8 @@ def _change(entry: _Series, change: trend.Change, runs: Sequence[LoggedRun]) -> 
         commit=run.commit,
         run=run.id,
         size=shown(change.size),
-        low=shown(change.low),
-        high=shown(change.high),
+        low=None if exact else shown(change.low),
+        high=None if exact else shown(change.high),
         per_week=None if change.per_week is None else shown(change.per_week),
         p=change.p,
         worse=_sign(entry.axis, run) * change.size > 0,
@@ -325,13 +329,14 @@ def in_words(change: TrendChange) -> str:
     """Return a change as a sentence, e.g. `Quality rose by 0.02 [+0.01, +0.03] at the run of 2026-03-02.`."""
     what = "Energy per image" if change.axis == "energy" else "Quality"
     where = "" if change.cell == ALL_CELLS else f" of {change.cell}"
-    size, low, high = (_amount(value, change.axis) for value in (change.size, change.low, change.high))
     verb = "rose" if change.size > 0 else "fell"
-    sizes = f"{size.lstrip('+-')} [{low}, {high}]"
+    sizes = _amount(change.size, change.axis).lstrip("+-")
+    if change.low is not None and change.high is not None:
+        sizes += f" [{_amount(change.low, change.axis)}, {_amount(change.high, change.axis)}]"
     commit = f", commit {change.commit[:7]}" if change.commit else ""
     if change.kind == "drift":
-        slope = _amount(change.per_week or 0.0, change.axis)
-        return f"{what}{where} drifts by {slope} per week since {change.date[:10]}{commit}: it {verb} by {sizes}."
+        slope = "" if change.per_week is None else f" by {_amount(change.per_week, change.axis)} per week"
+        return f"{what}{where} drifts{slope} since {change.date[:10]}{commit}: it {verb} by {sizes}."
     cause = f" ({'; '.join(change.conditions)})" if change.conditions else ""
     return f"{what}{where} {verb} by {sizes} at the run of {change.date[:10]}{commit}{cause}."
 

@@ -5,7 +5,8 @@ one round
  sync     │ window: the call, repeated   │ sync
 ──────────┴──────────────────────────────┴──────────
 
-If pytest-benchmark is loaded, its fixture gets the seconds per call of the same rounds.
+If pytest-benchmark is loaded, its fixture gets the seconds per call of the same rounds. With `--benchmark-disable`,
+there is no meter, and each function is called once.
 """
 
 from __future__ import annotations
@@ -66,9 +67,17 @@ class EnergyBenchmark:
             comparable.
     """
 
-    def __init__(self, *, session: EnergySession, meter: EnergyMeter, item: Any, benchmark: Any = None) -> None:
-        """Create the fixture of one test; `benchmark` is the fixture of that name, from any plugin."""
+    def __init__(self, *, session: EnergySession, meter: EnergyMeter | None, item: Any, benchmark: Any = None) -> None:
+        """Create the fixture of one test.
+
+        Args:
+            session: Records of the pytest session.
+            meter: The meter; without one, the function is called once.
+            item: The test.
+            benchmark: The fixture of that name, from any plugin.
+        """
         self._session, self._meter, self._item, self._benchmark = session, meter, item, benchmark
+        self._used = False
         self._extra_info: dict[str, Any] = {}
         self.measured: Measured | None = None
         self.call = ""
@@ -82,6 +91,8 @@ class EnergyBenchmark:
         Fails the test if its energy exceeds the margin of a gate, or the evidence for the gate is invalid.
         """
         rounds, window_s = self._settings()
+        if self._meter is None:
+            return self._call_once(Rounds(function=function, args=args, kwargs=kwargs, count=1))
         with Finisher(self._item.nodeid) as finish:
             took_s = _warm_up(lambda: finish(function(*args, **kwargs)))
             iterations = min(_MOST_ITERATIONS, max(1, math.ceil(window_s / max(took_s, 1e-7))))
@@ -126,6 +137,8 @@ class EnergyBenchmark:
             function=target, args=args, kwargs=kwargs or {}, setup=setup, teardown=teardown,
             count=rounds or self._settings()[0], iterations=iterations,
         )  # fmt: skip
+        if self._meter is None:
+            return self._call_once(plan)
         with Finisher(self._item.nodeid) as finish:
             for _ in range(warmup_rounds):
                 own_args, own_kwargs = plan.arguments()
@@ -141,9 +154,27 @@ class EnergyBenchmark:
         info = getattr(self._benchmark, "extra_info", None)
         return info if isinstance(info, dict) else self._extra_info
 
-    def _measure(self, plan: Rounds, finish: Finisher) -> Any:
-        if self.measured is not None:
+    def _use(self) -> None:
+        if self._used:
             raise pytest.UsageError("energy_benchmark measures one function per test")
+        self._used = True
+
+    def _call_once(self, plan: Rounds) -> Any:
+        """Call the function once, like a disabled pytest-benchmark."""
+        self._use()
+        if issubclass(type(self._benchmark), _benchmark_class()):
+            self._benchmark(lambda: None)  # avoids its warning about unused fixtures
+        args, kwargs = plan.arguments()
+        try:
+            with Finisher(self._item.nodeid) as finish:
+                return finish(plan.function(*args, **kwargs))
+        finally:
+            if plan.teardown is not None:
+                plan.teardown(*args, **kwargs)
+
+    def _measure(self, plan: Rounds, finish: Finisher) -> Any:
+        self._use()
+        assert self._meter is not None
         self._session.learn_system(self._meter)
         looks = {look.rounds: look for look in self._session.looks(self._item.nodeid, plan.count)}
 
@@ -191,7 +222,8 @@ class EnergyBenchmark:
         self, plan: Rounds, finish: Finisher, decided: Callable[[list[EnergyReading]], bool]
     ) -> tuple[Any, list[EnergyReading]]:
         """Do the rounds until `decided`; return the last result of the function, and a reading per round."""
-        function, seconds = plan.function, _of_pytest_benchmark(self._benchmark)
+        function, seconds, meter = plan.function, _of_pytest_benchmark(self._benchmark), self._meter
+        assert meter is not None
         readings: list[EnergyReading] = []
         stack = ExitStack()
         window: Window | None = None
@@ -206,7 +238,7 @@ class EnergyBenchmark:
             if seconds is not None:
                 # it divides the seconds of a round by this, for seconds per call like the joules
                 seconds.stats.iterations = plan.iterations
-            window = stack.enter_context(self._meter.window(label=self._item.nodeid, sync=_synchronize))
+            window = stack.enter_context(meter.window(label=self._item.nodeid, sync=_synchronize))
 
         def work() -> None:
             nonlocal result
@@ -249,7 +281,7 @@ class EnergyBenchmark:
         """Let a benchmark fixture that cannot use our seconds do its own measurement, outside all windows."""
         benchmark = self._benchmark
         if issubclass(type(benchmark), _benchmark_class()):
-            benchmark(lambda: None)  # disabled: this only avoids its warning about unused fixtures
+            benchmark(lambda: None)  # disabled under xdist: this only avoids its warning about unused fixtures
         elif callable(benchmark) and hasattr(benchmark, "pedantic"):  # e.g. pytest-codspeed
 
             def once(*args: Any, **kwargs: Any) -> Any:

@@ -102,13 +102,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "perjoule-fixtures")
     option_name = _option(config)
     if not config.getoption(_ENABLED):
-        names = (
-            "--energy-save", "--energy-baseline", "--energy-gate", "--energy-sequential", "--energy-report",
-            "--energy-max-joules",
-        )  # fmt: skip
-        for option in names:
-            if config.getoption(option) not in (None, False):
-                raise pytest.UsageError(f"{option} needs {option_name}, without which energy tests do not run")
+        _refuse(config, f"needs {option_name}, without which energy tests do not run")
+        return
+    if _calls_once(config):
+        _refuse(
+            config, "needs joules, and --benchmark-disable calls each function once without them: remove one of them"
+        )
         return
     if _is_distributed(config):
         _check_distributed(config, option_name)
@@ -127,6 +126,23 @@ def pytest_configure(config: pytest.Config) -> None:
     window_s = config.getoption("--energy-window")
     if not 0 <= window_s < float("inf"):
         raise pytest.UsageError(f"--energy-window {window_s:g}: must be 0 or more seconds")
+
+
+def _refuse(config: pytest.Config, why: str) -> None:
+    """Raise pytest.UsageError if an option was given that needs measured joules."""
+    names = (
+        "--energy-save", "--energy-baseline", "--energy-gate", "--energy-sequential", "--energy-report",
+        "--energy-max-joules",
+    )  # fmt: skip
+    for option in names:
+        if config.getoption(option) not in (None, False):
+            raise pytest.UsageError(f"{option} {why}")
+
+
+def _calls_once(config: pytest.Config) -> bool:
+    """Return whether pytest-benchmark's `--benchmark-disable` was given."""
+    disabled = config.getoption("benchmark_disable", False) and not config.getoption("benchmark_enable", False)
+    return bool(disabled)
 
 
 def _is_distributed(config: pytest.Config) -> bool:
@@ -242,8 +258,8 @@ def _fixture(request: pytest.FixtureRequest, benchmark: Any) -> EnergyBenchmark:
         pytest.skip(f"an energy test; run it with {_option(request.config)}")
     from perjoule.pytest_energy.fixture import EnergyBenchmark
 
-    meter = request.getfixturevalue("energy_meter")
-    if _is_worker(request.config) and not getattr(meter, "counts_work", False):
+    meter = None if _calls_once(request.config) else request.getfixturevalue("energy_meter")
+    if meter is not None and _is_worker(request.config) and not getattr(meter, "counts_work", False):
         pytest.fail("under xdist, energy_meter must count work, because joules include other tests", pytrace=False)
     return EnergyBenchmark(session=session_of(request.config), meter=meter, item=request.node, benchmark=benchmark)
 
@@ -284,7 +300,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the table with joules."""
     session = config.stash.get(_SESSION, None)
-    if session is not None:
+    if session is not None and _calls_once(config):
+        terminalreporter.section("energy", sep="-")
+        terminalreporter.write_line("--benchmark-disable: each function was called once, without joules")
+    elif session is not None:
         session.print_summary(terminalreporter)
 
 

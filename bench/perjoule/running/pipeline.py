@@ -39,11 +39,20 @@ from perjoule.running import race, ray, reporting
 from perjoule.running.device import ready
 from perjoule.running.examining import prompt_notes, suite_folder
 from perjoule.running.prepared import Prepared
-from perjoule.running.scoring import REFUSED, forget_partial, image_set, open_work, rehearse, score_images, score_sets
+from perjoule.running.scoring import (
+    PARTIAL,
+    REFUSED,
+    forget_partial,
+    image_set,
+    open_work,
+    rehearse,
+    score_images,
+    score_sets,
+)
 from perjoule.running.stage import Reporter, do_trials, measure
 from perjoule.running.workers import execute_on
 from perjoule.runs.derived import with_tables
-from perjoule.runs.directory import Run, is_run, load_run, write_scores, write_set_scores
+from perjoule.runs.directory import LOOKS, Run, is_run, load_run, write_scores, write_set_scores
 from perjoule.runs.environment import gpu_name
 from perjoule.runs.lock import being_written
 from perjoule.runs.migrations import require_current
@@ -308,7 +317,8 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
     images = image_set(run)
     work = open_work(run, images, [metric for metric in metrics if judges_images(metric)])
     stored = sum(len(remaining.stored) for remaining in work)
-    if stored and run.race is None:  # the looks of a race leave scores
+    # the looks of a race and of a sequential gate leave scores
+    if stored and run.race is None and not (run.path / LOOKS).is_file():
         reporter.message(f"scoring continues: {stored} scores exist from an interrupted scoring")
     total = sum(len(remaining.positions) for remaining in work) + len(images.image_ids) * len(set_metrics)
     with reporter.stage("scoring", total, "scores") as bar:
@@ -333,6 +343,13 @@ def score(run: Run, metrics: Sequence[QualityMetric | SetMetric], reporter: Repo
     fresh = load_run(run.path)
     write_parquet(operating_points(fresh), run.path / "points.parquet")
     return fresh  # its points are read on first use, which has not happened yet
+
+
+def is_scored(run: Run, metrics: Sequence[QualityMetric | SetMetric]) -> bool:
+    """Return whether a scoring of these metrics has finished, after which nothing was measured."""
+    known = {*run.metrics, *(score.metric for score in run.set_scores)}
+    files = not (run.path / PARTIAL).exists() and (run.path / "points.parquet").is_file()
+    return files and all(metric.spec.name in known for metric in metrics)
 
 
 def metrics_for(run: Run, names: Sequence[str]) -> list[QualityMetric | SetMetric]:

@@ -9,13 +9,13 @@ If both sides are suites they are measured in one session, window by window: bas
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from perjoule.errors import DeviceLostError, EvidenceError, Interrupted, MeterError, UsageError
+from perjoule.errors import DeviceLostError, EvidenceError, Interrupted, MeterError
 from perjoule.forecast.budget import Budget, Spending
 from perjoule.gating import baselines
 from perjoule.gating.evidence import differing_settings
@@ -26,57 +26,31 @@ from perjoule.gating.looks import (
     append_row,
     has_baseline,
     judge_look,
-    measuring_order,
     open_baseline,
-    prompts_at_looks,
     read_plan,
     read_rows,
     write_plan,
 )
-from perjoule.gating.margins import require_fixed
-from perjoule.gating.records import GateConfig, Verdict
+from perjoule.gating.records import Verdict
 from perjoule.gating.render import intervals_of_look, look_in_words
-from perjoule.protocols import QualityMetric, judges_images
+from perjoule.gating.steps import renamed_cells
 from perjoule.running import pipeline, reporting
 from perjoule.running.device import Device, ready_sides
 from perjoule.running.execute import Ledger, Progress
+from perjoule.running.planning_looks import GateRequest, look_plan, metric_of, require_same_plan
 from perjoule.running.prepared import Prepared
 from perjoule.running.reporting import ReportRequest
 from perjoule.running.scoring import image_set, open_work, rehearse, score_images
 from perjoule.running.stage import Reporter, StageProgress, note_of
 from perjoule.running.trial import Bench
-from perjoule.runs.columns import FINISHED
 from perjoule.runs.derived import derive_tables
 from perjoule.runs.directory import Run, is_run, load_run, write_scores
 from perjoule.runs.lock import being_written
 from perjoule.runs.resume_hint import resume_command
 from perjoule.runs.stored import require_same_suite
 from perjoule.runs.writer import RunWriter, require_startable
-from perjoule.statistics.designs import Design
-from perjoule.suite.reading import cells_of, images_per_window
 from perjoule.types import Assignment
 from perjoule.weights.models import relative_to
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateRequest:
-    """What a sequential gate is asked for.
-
-    Attributes:
-        baseline: The baseline as it was named.
-        config: Margins, error and mode.
-        metric: Quality axis; the baseline suite's primary metric by default.
-        design: How the error is divided over the looks.
-        meter_name: Name as for `open_meter`.
-        command: Command line, stored in the run and in messages.
-    """
-
-    baseline: str
-    config: GateConfig
-    metric: str | None
-    design: Design
-    meter_name: str
-    command: tuple[str, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,8 +66,10 @@ class _Side:
 
 def gate_until_verdict(
     candidate: Prepared, baseline: Run | Prepared, request: GateRequest, out: Path, reporter: Reporter, *, resume: bool
-) -> Verdict:
+) -> tuple[Verdict, LookRow]:
     """Measure until the verdict, store each look, and write the report of the candidate.
+
+    If the planned prompts cannot resolve a margin, the outcome of the look is `unresolvable`, and its reason says so.
 
     Args:
         candidate: Suite of the candidate.
@@ -105,19 +81,19 @@ def gate_until_verdict(
 
     Raises:
         EvidenceError: If the sides are not comparable, before anything is measured.
-        UsageError: If the planned prompts cannot resolve a margin.
+        UsageError: If an interrupted gate would continue with other margins or looks.
         Interrupted: On Ctrl-C; all finished trials and looks are kept.
         MeterError: If the source of energy is lost.
         DeviceLostError: If the device cannot run any further work in this process.
     """
     with ExitStack() as held:
         continues = resume and is_run(out)
-        plan = _plan(candidate, baseline, request)
+        plan = look_plan(candidate, baseline, request)
         if continues:
             held.enter_context(being_written(out))
             begun = load_run(out)
             require_same_suite(out, begun.suite, candidate.suite)
-            _require_same_plan(begun, read_plan(out), plan)
+            require_same_plan(begun, read_plan(out), plan)
             if isinstance(baseline, Run) and has_baseline(out):
                 baseline = open_baseline(out, held)
         else:
@@ -129,93 +105,7 @@ def gate_until_verdict(
         theirs, ours = open_baseline(out, held), load_run(out)
         verdict, row = judge_look(plan, rows[-1].look, theirs, ours)
         _report(candidate, baseline, plan, out, reporter, theirs)
-    if row.outcome == "unresolvable":
-        raise UsageError(row.reason)
-    return verdict
-
-
-def _plan(candidate: Prepared, baseline: Run | Prepared, request: GateRequest) -> LookPlan:
-    """Return the looks. Raises UsageError or EvidenceError if the baseline does not fit the suite."""
-    metric = request.metric or baseline.suite.metrics.primary
-    metric_of(candidate, metric, request.config)
-    cells = {cell.cell_id for cell in cells_of(candidate.suite)}
-    ids = [prompt.prompt_id for prompt in candidate.prompts]
-    if isinstance(baseline, Prepared):
-        metric_of(baseline, metric, request.config)
-        lacking = {cell.cell_id for cell in cells_of(baseline.suite)} - cells
-        common = set(ids)
-        if ids != [prompt.prompt_id for prompt in baseline.prompts]:
-            raise EvidenceError(
-                f"the suites have different prompts ({len(baseline.prompts)} and {len(ids)}): use the same prompt set "
-                "on both sides"
-            )
-    else:
-        lacking = set(baseline.windows["cell_id"]) - cells
-        common = _measured_everywhere(baseline)
-    if lacking:
-        raise EvidenceError(
-            f"the baseline {request.baseline} has cells that {candidate.source} does not plan: "
-            f"{', '.join(sorted(lacking)[:5])}: use the suite that the baseline was measured with"
-        )
-    size = images_per_window(candidate.suite)
-    order = measuring_order(ids, size, candidate.suite.protocol.order_seed)
-    windows = (order[start : start + size] for start in range(0, len(order), size))
-    kept = tuple(prompt for window in windows if common.issuperset(window) for prompt in window)
-    if not kept:
-        raise EvidenceError(
-            f"the baseline {request.baseline} has no window of prompts in common with {candidate.source}: use the "
-            "prompts that the baseline was measured with"
-        )
-    return LookPlan(
-        config=request.config,
-        metric=metric,
-        design=request.design,
-        prompt_ids=kept,
-        prompts=prompts_at_looks(len(kept), size),
-        baseline=request.baseline,
-        interleaved=isinstance(baseline, Prepared),
-    )
-
-
-def metric_of(prepared: Prepared, name: str, config: GateConfig) -> QualityMetric:
-    """Return the loaded metric of the quality axis; raises UsageError if the suite lacks it or it has no margin."""
-    metric = next((one for one in prepared.metrics if one.spec.name == name), None)
-    if metric is None or not judges_images(metric):
-        known = ", ".join(one.spec.name for one in prepared.metrics if judges_images(one))
-        raise UsageError(f"gate: {prepared.source} has no metric {name!r}: choose one of {known}, or add it")
-    stated = prepared.suite.metrics.margins.get(name)
-    if config.joules_per_quality is not None or config.margin_quality is not None:
-        return metric
-    require_fixed(name, stated, sequential=True)
-    if metric.spec.margin is None and stated is None:
-        raise UsageError(f"gate: metric {name!r} declares no margin: give --margin-quality")
-    return metric
-
-
-def _measured_everywhere(run: Run) -> set[str]:
-    """Return the prompts that a run has finished windows of in every cell."""
-    pairs = run.trials.filter(FINISHED).select("cell_id", "prompt_ids").explode("prompt_ids").unique()
-    counts = pairs["prompt_ids"].value_counts()
-    cells = pairs["cell_id"].n_unique()
-    return {prompt for prompt, count in counts.iter_rows() if count == cells}
-
-
-def _require_same_plan(begun: Run, stored: LookPlan | None, plan: LookPlan) -> None:
-    out = begun.path
-    if stored is None:
-        if begun.trials.is_empty():  # it was cut off before its first trial
-            return
-        raise UsageError(f"{out} is not the run of a sequential gate: choose another --out")
-    for key in ("metric", "design", "prompt_ids", "prompts", "interleaved"):
-        old, new = getattr(stored, key), getattr(plan, key)
-        if old != new:
-            shown = "" if key.startswith("prompt") else f": {old} and {new}"
-            raise UsageError(f"{out} cannot be resumed: {key} differs from the beginning{shown}: use the same command")
-    if stored.config != plan.config:
-        raise UsageError(
-            f"{out} cannot be resumed: margins, error or mode differ from the beginning ({stored.config} and "
-            f"{plan.config}): use the same command, because a gate must not change while it looks"
-        )
+    return verdict, row
 
 
 def _measure(
@@ -300,17 +190,29 @@ def _opened(prepared: Prepared, device: Device, path: Path) -> _Side:
     return _Side(prepared=prepared, path=path, writer=writer, bench=bench, ledger=ledger)
 
 
-def in_turn(candidate: Sequence[Assignment], baseline: Sequence[Assignment]) -> Iterator[tuple[int, Assignment]]:
+def in_turn(
+    candidate: Sequence[Assignment], baseline: Sequence[Assignment], names: Mapping[str, str]
+) -> Iterator[tuple[int, Assignment]]:
     """Yield trials of both sides (0 candidate, 1 baseline) in the order baseline, candidate, candidate, baseline, ….
 
-    Trials of the two sides belong together if they have the same id.
+    Args:
+        candidate: Its trials.
+        baseline: Trials of the other side; those that have no counterpart come last.
+        names: Cell id of the candidate -> cell id of the baseline, for cells whose step count changes.
     """
-    theirs = {assignment.trial_id: assignment for assignment in baseline}
+    theirs = {_window(a, a.cell.cell_id): a for a in baseline}
     for place, assignment in enumerate(candidate):
         pair = [(0, assignment)]
-        if assignment.trial_id in theirs:
-            pair.insert(place % 2, (1, theirs[assignment.trial_id]))
+        name = assignment.cell.cell_id
+        if (counterpart := theirs.pop(_window(assignment, names.get(name, name)), None)) is not None:
+            pair.insert(place % 2, (1, counterpart))
         yield from pair
+    yield from ((1, assignment) for assignment in theirs.values())
+
+
+def _window(assignment: Assignment, cell_id: str) -> tuple[object, ...]:
+    """Return what the windows of both sides have in common."""
+    return assignment.block, cell_id, tuple(prompt.prompt_id for prompt in assignment.prompts), assignment.seeds
 
 
 def _do_block(sides: Sequence[_Side], plan: LookPlan, number: int, last: str, reporter: Reporter) -> None:
@@ -321,7 +223,8 @@ def _do_block(sides: Sequence[_Side], plan: LookPlan, number: int, last: str, re
         [a for a in side.prepared.plan if max(first.get(prompt.prompt_id, 0) for prompt in a.prompts) == number]
         for side in sides
     ]
-    trials = list(in_turn(blocks[0], blocks[1] if len(blocks) > 1 else ()))
+    names = renamed_cells(sides[-1].prepared.suite, sides[0].prepared.suite, plan.config.change)
+    trials = list(in_turn(blocks[0], blocks[1] if len(blocks) > 1 else (), names))
     done = sum(a.trial_id in sides[side].writer.done for side, a in trials)
     with reporter.stage(f"look {number} of {len(plan.prompts)}", len(trials), "trials", done / len(trials)) as bar:
         for index, assignment in trials:
@@ -370,12 +273,19 @@ def _report(
 ) -> None:
     """Score all metrics, and write the report of the candidate with the verdict."""
     if isinstance(baseline, Prepared):
-        with relative_to(baseline.folder):
-            theirs = pipeline.score(load_run(out / BASELINE), baseline.metrics, reporter)
-    with relative_to(candidate.folder):
-        ours = pipeline.score(load_run(out), candidate.metrics, reporter)
+        theirs = _scored(baseline, out / BASELINE, reporter)
+    ours = _scored(candidate, out, reporter)
     request = ReportRequest(baseline=theirs, gate=replace(plan.config, look=None), address=shlex.quote(str(out)))
     reporting.report(ours, out / "report.html", request)
+
+
+def _scored(side: Prepared, path: Path, reporter: Reporter) -> Run:
+    """Score what a finished gate has not scored: other batches would move the scores on which its looks are based."""
+    run = load_run(path)
+    if pipeline.is_scored(run, side.metrics):
+        return run
+    with relative_to(side.folder):
+        return pipeline.score(run, side.metrics, reporter)
 
 
 def _kept(sides: Sequence[_Side], request: GateRequest) -> str:

@@ -69,6 +69,8 @@ def _part(course: Course, name: str) -> TrendPart:
 def _remarks(trend: Trend) -> list[str]:
     days = " to ".join(dict.fromkeys((trend.first[:10], trend.last[:10])))
     remarks = [f"{fmt.plural(trend.runs, 'run')}, {days}."]
+    if trend.began_with:
+        remarks.append(f"A new series: {fmt.clean(', '.join(trend.began_with))}.")
     if trend.session_sd:
         remarks.append(f"Noise between runs: {100 * trend.session_sd:.2g} % (standard deviation of ln J/image).")
     if trend.accepted is not None:

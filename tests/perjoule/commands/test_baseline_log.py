@@ -63,6 +63,10 @@ def test_an_accepted_step_is_forgotten() -> None:
     accepted = driving.drive("baseline", "log", "--accept", "new scheduler", "--check")
     assert accepted.code == 0
     assert "STABLE" in accepted.out
+    assert accepted.out.startswith(
+        "accepted: the trend of mine starts again at the run of 2026-03-30, because of 'new scheduler': Energy per "
+        "image of ladder-001 rose by "
+    )
     assert "Starts at 2026-03-30, where a change was accepted: new scheduler" in accepted.out
     (line,) = history.read_history().accepted
     assert line.since[:10] == "2026-03-30"
@@ -74,6 +78,17 @@ def test_a_drift_is_accepted_as_far_as_it_has_come() -> None:
     (line,) = history.read_history().accepted
     assert line.since[:10] == "2026-03-23"  # the newest run
     assert "TOO FEW RUNS" in driving.drive("baseline", "log").out
+    again = driving.drive("baseline", "log", "--accept", "once more", "--json")
+    assert json.loads(again.out)["accepted"].endswith("it has no change; this is its newest run")
+
+
+def test_a_change_of_the_suite_is_printed() -> None:
+    history.log_run(logged(0, [100.0], settings={"v.name": "v", "v.steps": "3"}))
+    history.log_run(logged(1, [127.0], settings={"v.name": "v", "v.steps": "4"}, suite_digest="f" * 12))
+    shown = driving.drive("baseline", "log")
+    assert "TOO FEW RUNS  mine, NVIDIA L4, gpu-board, measured, steps 4" in shown.out
+    assert "  New series since 2026-01-12: steps 3 → 4." in shown.out
+    assert "TOO FEW RUNS  mine, NVIDIA L4, gpu-board, measured, steps 3" in shown.out
 
 
 def test_suites_are_chosen_by_name() -> None:

@@ -93,7 +93,7 @@ def test_the_suites_plan_and_rehearse(repository: Path) -> None:
 
 @pytest.mark.slow
 def test_the_pytest_example_passes_next_to_the_suite(repository: Path) -> None:
-    quick = ("--energy-meter=estimate", "--energy-rounds=2", "--energy-window=0", "--benchmark-disable")
+    quick = ("--energy-meter=estimate", "--energy-rounds=2", "--energy-window=0", "-pno:benchmark")
     done = do(sys.executable, "-m", "pytest", "--benchmark", *quick, "-k", "image or mine-002", cwd=repository)
     assert re.search(r"tests/test_energy\.py::test_energy_of_an_image .* estimated", done.stdout)
     assert re.search(r"perjoule\.toml::mine-002 .* estimated", done.stdout)

@@ -10,11 +10,8 @@ import pytest
 from perjoule.errors import RunError, UsageError
 from perjoule.gating import history
 from perjoule.runs.directory import load_run
-from perjoule.suite.reading import load_suite
-from perjoule.types import Protocol
 from tests.support.histories import logged
 from tests.support.stored_runs import stored_run
-from tests.support.suites import suite_text
 
 
 @pytest.fixture
@@ -161,19 +158,3 @@ def test_a_run_without_a_date_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "created_utc"}))
     with pytest.raises(RunError, match="created_utc is missing"):
         history.logged_run(load_run(run.path))
-
-
-def test_the_digest_of_a_suite_ignores_what_has_no_effect(tmp_path: Path) -> None:
-    file = tmp_path / "suite.toml"
-    file.write_text(suite_text({"steps": [1]}, protocol={"seeds": [1]}))
-    suite = load_suite(file)
-    digest = history.suite_digest(suite)
-    assert history.suite_digest(replace(suite, title="another", description="another", name="another")) == digest
-    assert history.suite_digest(replace(suite, protocol=replace(suite.protocol, order_seed=9))) == digest
-    assert Protocol().iterations == 1
-    others = (
-        replace(suite, protocol=replace(suite.protocol, iterations=3)),
-        replace(suite, variants=(replace(suite.variants[0], guidance=1.5), *suite.variants[1:])),
-        replace(suite, metrics=replace(suite.metrics, options={suite.metrics.primary: {"a": 1}})),
-    )
-    assert len({digest, *map(history.suite_digest, others)}) == 4

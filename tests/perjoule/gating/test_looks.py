@@ -208,6 +208,19 @@ class TestReplay:
         (difference,) = replay(candidate.path).differences
         assert "the change of energy" in difference
 
+    @pytest.mark.parametrize(("moved", "found"), [(1e-8, False), (1e-4, True)])
+    def test_quality_that_was_edited_is_found_but_not_the_last_digits(
+        self, tmp_path: Path, moved: float, found: bool
+    ) -> None:
+        _, _, candidate = stopped(tmp_path)
+        rows = [json.loads(line) for line in (candidate.path / LOOKS).read_text().splitlines()]
+        for row in rows:
+            row["quality"]["value"] += moved
+        (candidate.path / LOOKS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        differences = replay(candidate.path).differences
+        assert len(differences) == (len(rows) if found else 0)
+        assert all("the change of quality" in difference for difference in differences)
+
     def test_other_runs_have_no_looks(self, tmp_path: Path) -> None:
         base, candidate = both(tmp_path)
         with pytest.raises(RunError, match="is not the run of a sequential gate"):

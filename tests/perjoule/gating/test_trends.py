@@ -103,10 +103,23 @@ def test_counted_joules_need_no_test() -> None:
     (change,) = trend.changes
     assert (trend.verdict, change.date, change.p) == ("worse", runs[2].date, 0.0)
     assert change.size == pytest.approx(0.02)
-    # each step is small, but together they are not
-    slow = [logged(week, [100.0 * 1.004**week], **counted) for week in range(9)]
-    assert [change.date for change in trends(history(slow))[0].changes] == [slow[3].date, slow[6].date]
+    assert (change.low, change.high, trend.session_sd) == (None, None, None)
+    assert trend.sentence == "Energy per image of ladder-001 rose by 2.0 % at the run of 2026-01-19, commit 0000002."
     assert trends(history([logged(week, [100.0], **counted) for week in range(2)]))[0].verdict == "stable"
+
+
+def test_counted_joules_that_rise_every_week_are_one_drift() -> None:
+    counted: dict[str, Any] = {"counted": True, "provenance": "estimated"}
+    runs = [logged(week, [100.0 * 1.01**week, 300.0 * 1.01**week], [0.3, 0.3], **counted) for week in range(11)]
+    (course,) = courses(history(runs))
+    (change,) = main_changes(course.trend.changes)
+    assert (change.cell, change.kind, change.size) == (ALL_CELLS, "drift", pytest.approx(1.01**10 - 1))
+    assert change.per_week == pytest.approx(0.01)
+    assert course.trend.sentence == (
+        "Energy per image drifts by +1.0 % per week since 2026-01-05, commit 0000000: it rose by 10.5 %."
+    )
+    assert (course.trend.verdict, course.trend.session_sd) == ("worse", None)
+    assert course.energy_fit_j == course.energy_j
 
 
 def test_an_accepted_change_starts_the_trend_again() -> None:

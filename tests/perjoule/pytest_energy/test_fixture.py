@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 
 def records(repository: Repository, *arguments: str) -> dict[str, dict[str, Any]]:
     """What a session measured, by the name of the test."""
-    run(repository, "--benchmark", "--benchmark-disable", "--energy-report=out.json", *arguments)
+    only_joules = () if any(word.startswith("--benchmark") for word in arguments) else ("-pno:benchmark",)
+    run(repository, "--benchmark", *only_joules, "--energy-report=out.json", *arguments)
     tests = json.loads((repository.path / "out.json").read_text())["tests"]
     return {test["nodeid"].partition("::")[2]: test for test in tests}
 
@@ -101,7 +102,7 @@ def test_what_has_not_run_yet_is_refused(repository: Repository) -> None:
             assert energy_benchmark(lambda: list(generator())) == [1]
         """
     )
-    result = run(repository, "--benchmark", "--benchmark-disable", "-W", "error::RuntimeWarning")
+    result = run(repository, "--benchmark", "-pno:benchmark", "-W", "error::RuntimeWarning")
     result.assert_outcomes(passed=1, failed=12)
     text = result.stdout.str()
     for name in ("a generator", "an async generator", "a map object", "a filter object", "a zip object", "a future"):
@@ -131,7 +132,7 @@ def test_an_error_inside_a_window_leaves_the_meter_to_the_next_test(repository: 
             energy_benchmark(CLOCK.sleep, 2.0)
         """
     )
-    for arguments in (["--benchmark-disable"], ["--benchmark-timer=virtual.seconds"]):
+    for arguments in (["-pno:benchmark"], ["--benchmark-timer=virtual.seconds"]):
         result = run(repository, "--benchmark", *arguments)
         result.assert_outcomes(passed=3)
         result.stdout.fnmatch_lines(["*::test_joules*100*5×1*"])
@@ -217,7 +218,7 @@ def test_bad_settings_are_named(repository: Repository) -> None:
             energy_benchmark(id, 1)
         """
     )
-    result = run(repository, "--benchmark", "--benchmark-disable", "--tb=line")
+    result = run(repository, "--benchmark", "-pno:benchmark", "--tb=line")
     result.assert_outcomes(failed=8)
     text = result.stdout.str()
     for words in (
@@ -267,7 +268,7 @@ def test_pytest_benchmark_gets_seconds_per_call(repository: Repository, monkeypa
 
 def test_a_profile_adds_no_round(repository: Repository) -> None:
     edit(repository, "def test_seconds(benchmark)", "def unused(benchmark)")
-    timed = ("--benchmark-timer=virtual.seconds", "--benchmark-cprofile=tottime", "--benchmark-enable")
+    timed = ("--benchmark-timer=virtual.seconds", "--benchmark-cprofile=tottime")
     test = records(repository, *timed, "--benchmark-cprofile-loops=2")["test_joules"]
     assert test["energy_j"] == pytest.approx([100.0] * 5, abs=0.06)
 

@@ -11,7 +11,7 @@ from tests.perjoule.pytest_energy.repository import Repository, edit, run
 
 pytestmark = pytest.mark.slow
 
-DISABLED = ("--benchmark", "--benchmark-disable")
+ONLY_JOULES = ("--benchmark", "-pno:benchmark")
 
 KINDS = """
 import unittest
@@ -76,7 +76,7 @@ JOULES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [["--benchmark-disable"], ["--benchmark-timer=virtual.seconds"]])
+@pytest.mark.parametrize("arguments", [["-pno:benchmark"], ["--benchmark-timer=virtual.seconds"]])
 def test_every_kind_of_test(repository: Repository, arguments: list[str]) -> None:
     repository.makepyfile(test_theirs=KINDS)
     result = run(repository, "--benchmark", *arguments, "--energy-report=out.json")
@@ -84,7 +84,7 @@ def test_every_kind_of_test(repository: Repository, arguments: list[str]) -> Non
     tests = json.loads((repository.path / "out.json").read_text())["tests"]
     joules = {test["nodeid"].partition("::")[2]: test["mean_j"] for test in tests}
     assert joules == pytest.approx(JOULES, abs=0.06)
-    if "disable" in arguments[0]:
+    if arguments[0] == "-pno:benchmark":
         # without the option, a test that requests the fixture itself is skipped, and the others are deselected
         run(repository).assert_outcomes(deselected=len(JOULES) - 1, skipped=1)
 
@@ -133,7 +133,7 @@ def test_async_tests(repository: Repository, marker: str, module: str, arguments
         pytest.skip(f"{module} is not installed")
     backend = "\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n" if marker == "anyio" else ""
     repository.makepyfile(test_theirs=ASYNC.format(marker=marker) + backend, test_plain=PLAIN)
-    result = run(repository, *DISABLED, "-W", "error::RuntimeWarning", "--energy-report=out.json", *arguments)
+    result = run(repository, *ONLY_JOULES, "-W", "error::RuntimeWarning", "--energy-report=out.json", *arguments)
     result.assert_outcomes(passed=2, failed=2)
     tests = json.loads((repository.path / "out.json").read_text())["tests"]
     assert [test["mean_j"] for test in tests] == pytest.approx([50.0, 100.0], abs=0.06)
@@ -154,23 +154,23 @@ def rounds(repository: Repository) -> int:
     return len(test["energy_j"])
 
 
-@pytest.mark.parametrize("arguments", [["--benchmark-disable"], ["--benchmark-timer=virtual.seconds"]])
+@pytest.mark.parametrize("arguments", [["-pno:benchmark"], ["--benchmark-timer=virtual.seconds"]])
 def test_rounds_end_when_the_verdict_is_decided(
     repository: Repository, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(repository, "def test_seconds(benchmark)", "def unused(benchmark)")
-    run(repository, *DISABLED, "--energy-save=main").assert_outcomes(passed=2)
+    run(repository, *ONLY_JOULES, "--energy-save=main").assert_outcomes(passed=2)
 
-    same = sequential(repository, *arguments, "--benchmark-json=seconds.json")
+    timed_too = arguments[0].startswith("--benchmark")
+    json_file = ["--benchmark-json=seconds.json"] if timed_too else []
+    same = sequential(repository, *arguments, *json_file)
     same.assert_outcomes(passed=2)
     assert rounds(repository) == 3
     assert same.ret == 0
-    if "disable" not in arguments[0]:
+    if timed_too:
         (timed,) = json.loads((repository.path / "seconds.json").read_text())["benchmarks"]
         assert timed["stats"]["rounds"] == 3
         assert timed["stats"]["mean"] == pytest.approx(2.0)
-
-    if "disable" not in arguments[0]:
         return
     monkeypatch.setenv("WATTS", "60")
     worse = sequential(repository, *arguments)
@@ -185,11 +185,11 @@ def test_rounds_end_when_the_verdict_is_decided(
 def test_a_new_test_gets_all_rounds_and_pedantic_stops_too(repository: Repository) -> None:
     edit(repository, "energy_benchmark(sleep, 2.0)", "energy_benchmark.pedantic(sleep, (2.0,), rounds=9)")
     edit(repository, "def test_seconds(benchmark)", "def unused(benchmark)")
-    run(repository, *DISABLED, "--energy-save=main").assert_outcomes(passed=2)
-    sequential(repository, "--benchmark-disable").assert_outcomes(passed=2)
+    run(repository, *ONLY_JOULES, "--energy-save=main").assert_outcomes(passed=2)
+    sequential(repository, "-pno:benchmark").assert_outcomes(passed=2)
     assert rounds(repository) == 3
     edit(repository, "def test_joules", "def test_new")
-    sequential(repository, "--benchmark-disable")
+    sequential(repository, "-pno:benchmark")
     assert rounds(repository) == 9
 
 
@@ -238,7 +238,7 @@ XDIST = pytest.mark.skipif(find_spec("xdist") is None, reason="pytest-xdist is n
 def test_counted_work_of_all_processes_is_merged(repository: Repository) -> None:
     repository.makeconftest("")
     repository.makepyfile(test_theirs=COUNTED)
-    alone = run(repository, *WORK, "--benchmark-disable", "--energy-report=alone.json", "--energy-save=main")
+    alone = run(repository, *WORK, "-pno:benchmark", "--energy-report=alone.json", "--energy-save=main")
     alone.assert_outcomes(passed=4)
     gate = ("--energy-baseline=main", "--energy-gate")
     both = run(repository, *WORK, "-n2", "--energy-report=both.json", "--energy-save=other", *gate)
@@ -274,4 +274,4 @@ def test_measured_joules_are_refused_in_several_processes(repository: Repository
     result = run(repository, *WORK, "-n1")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "energy_meter must count work" in result.stdout.str()
-    run(repository, "--benchmark", "-n0", "--benchmark-disable").assert_outcomes(passed=3)
+    run(repository, "--benchmark", "-n0", "--benchmark-max-time=0.01").assert_outcomes(passed=3)

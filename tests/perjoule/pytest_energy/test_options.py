@@ -24,7 +24,7 @@ def test_a_benchmark_option_of_the_project_stays_the_projects(
 def pytest_addoption(parser):
     parser.addoption("--benchmark", {attributes})
 """
-    arguments = ["--benchmark-disable"]
+    arguments = ["--benchmark-max-time=0.01"]
     if how == "conftest":
         conftest = repository.path / "conftest.py"
         conftest.write_text(conftest.read_text() + option)
@@ -50,7 +50,7 @@ def test_an_unknown_meter_is_one_error_before_the_first_test(repository: Reposit
 
 
 def test_the_long_option_always_works(repository: Repository) -> None:
-    result = run(repository, "--benchmark-disable", "--energy-benchmark")
+    result = run(repository, "--benchmark-max-time=0.01", "--energy-benchmark")
     result.assert_outcomes(passed=3)
     assert "another plugin" not in result.stdout.str()
 
@@ -81,14 +81,53 @@ def test_a_marker_of_the_project_named_energy_hides_no_test(repository: Reposito
         """
     )
     run(repository).assert_outcomes(passed=1, skipped=1)
-    run(repository, "--benchmark", "--benchmark-disable").assert_outcomes(passed=2)
+    run(repository, "--benchmark", "--benchmark-max-time=0.01").assert_outcomes(passed=2)
 
 
 def test_the_suite_that_a_run_directory_keeps_is_not_a_test_file(repository: Repository) -> None:
     folder = repository.mkdir("runs")
     (folder / "suite.toml").write_text("[protocol]\n[[variants]]\n")
     (folder / "environment.json").write_text("{}")
-    run(repository, "--benchmark", "--benchmark-disable", "runs", "test_theirs.py").assert_outcomes(passed=3)
+    run(repository, "--benchmark", "--benchmark-max-time=0.01", "runs", "test_theirs.py").assert_outcomes(passed=3)
     named = run(repository, "--benchmark", "runs/suite.toml")
     named.assert_outcomes(errors=1)
     assert "runs/suite.toml: name is missing: it has no default" in named.stdout.str()
+
+
+DISABLED = """
+from virtual import CLOCK
+
+calls = []
+
+def test_once(energy_benchmark):
+    assert energy_benchmark(calls.append, "a") is None
+    assert calls == ["a"]
+
+def test_pedantic(energy_benchmark):
+    order = []
+    result = energy_benchmark.pedantic(
+        lambda x: order.append(x) or x, setup=lambda: ((7,), {}), teardown=lambda x: order.append("down"), rounds=9,
+        warmup_rounds=3,
+    )
+    assert (result, order) == (7, [7, "down"])
+
+def test_coroutine(energy_benchmark):
+    async def work():
+        return "done"
+    assert energy_benchmark(work) == "done"
+
+def test_seconds(benchmark):
+    benchmark(calls.append, "b")
+    assert calls == ["a", "b"]
+"""
+
+
+def test_disabled_benchmarks_are_called_once_without_joules(repository: Repository) -> None:
+    repository.makepyfile(test_theirs=DISABLED)
+    result = run(repository, "--benchmark", "--benchmark-disable")
+    result.assert_outcomes(passed=4, warnings=0)
+    assert "--benchmark-disable: each function was called once, without joules" in result.stdout.str()
+    assert "J/call" not in result.stdout.str()
+    refused = run(repository, "--benchmark", "--benchmark-disable", "--energy-save=main")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--energy-save needs joules, and --benchmark-disable calls each function once" in refused.stderr.str()

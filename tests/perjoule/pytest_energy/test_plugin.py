@@ -38,8 +38,8 @@ def test_benchmark_only_of_pytest_benchmark_does_not_skip_it(repository: Reposit
     run(repository, "--benchmark", "--benchmark-only").assert_outcomes(passed=2, skipped=1)
 
 
-def test_disabled_benchmarks_still_give_joules(repository: Repository) -> None:
-    result = run(repository, "--benchmark", "--benchmark-disable")
+def test_joules_are_printed_next_to_seconds(repository: Repository) -> None:
+    result = run(repository, "--benchmark", "--benchmark-max-time=0.01")
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["*test_joules*100*5×1*"])
 
@@ -60,14 +60,14 @@ class TestGate:
     def kept(self, repository: Repository) -> None:
         file = repository.path / ".perjoule" / "energy" / "main.json"
         if not self.saved:
-            run(repository, "--benchmark", "--energy-save=main", "--benchmark-disable").assert_outcomes(passed=3)
+            run(repository, "--benchmark", "--energy-save=main", "--benchmark-max-time=0.01").assert_outcomes(passed=3)
             self.saved.append(file.read_bytes())
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(self.saved[0])
 
     def gate(self, repository: Repository, *more: str) -> pytest.RunResult:
         return run(
-            repository, "--benchmark", "--benchmark-disable", "--energy-baseline=main", "--energy-gate",
+            repository, "--benchmark", "--benchmark-max-time=0.01", "--energy-baseline=main", "--energy-gate",
             "--energy-session-sd=0.5%", *more,
         )  # fmt: skip
 
@@ -106,7 +106,7 @@ class TestGate:
 
     def test_a_test_that_was_deselected_by_hand_is_not_missing(self, repository: Repository) -> None:
         repository.makepyfile(test_more="def test_other(energy_benchmark, sleep):\n    energy_benchmark(sleep, 1.0)\n")
-        run(repository, "--benchmark", "--benchmark-disable", "--energy-save=main").assert_outcomes(passed=4)
+        run(repository, "--benchmark", "--benchmark-max-time=0.01", "--energy-save=main").assert_outcomes(passed=4)
         assert self.gate(repository, "-k", "other").ret == 0
         assert self.gate(repository, "test_more.py").ret == 0
 
@@ -169,7 +169,7 @@ def test_joules(energy_benchmark, sleep, number):
     energy_benchmark(sleep, 2.0)
 """
     )
-    options = ("--benchmark", "--benchmark-disable", "--energy-report=out.json")
+    options = ("--benchmark", "--benchmark-max-time=0.01", "--energy-report=out.json")
     result = run(repository, *options, "--energy-max-joules=800")
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED

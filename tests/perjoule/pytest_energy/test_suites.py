@@ -188,7 +188,7 @@ def test_prompts_of_every_origin(folder: Repository, web: object, monkeypatch: p
     for name, source in sources.items():
         (suites / f"{name}.toml").write_text(HEAD.format(source=source, limit=1) + FIXED)
     monkeypatch.setenv("HF_ENDPOINT", web.url)  # type: ignore[attr-defined]
-    result = run(folder, *QUICK, "--benchmark-disable", "suites")
+    result = run(folder, *QUICK, "suites")
     result.assert_outcomes(passed=4, failed=1)
     for name in ("file", "shipped", "published", "address"):
         result.stdout.fnmatch_lines([f"*suites/{name}.toml::fixed-001*estimated*"])
@@ -218,16 +218,19 @@ def threads_stay():
 """
     )
     (repository.path / "mine.toml").write_text(HEAD.format(source="builtin:everyday", limit=1) + FIXED)
-    result = run(repository, "--benchmark", "--benchmark-disable", "mine.toml")
+    result = run(repository, "--benchmark", "-pno:benchmark", "mine.toml")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*mine.toml::fixed-001*measured*"])
+    once = run(repository, "--benchmark", "--benchmark-disable", "mine.toml")
+    once.assert_outcomes(passed=1)
+    assert "measured" not in once.stdout.str()
 
 
 def test_a_suite_that_cannot_be_used_is_one_sentence(repository: Repository) -> None:
     (repository.path / "typo.toml").write_text(HEAD.format(source="builtin:everyday", limit=1) + FIXED + "stepz = 1\n")
     (repository.path / "none.toml").write_text(HEAD.format(source="builtin:nothing", limit=1) + FIXED)
     result = run(
-        repository, "--benchmark", "--benchmark-disable", "none.toml", "typo.toml", "--continue-on-collection-errors"
+        repository, "--benchmark", "-pno:benchmark", "none.toml", "typo.toml", "--continue-on-collection-errors"
     )
     result.assert_outcomes(failed=1, errors=1)
     text = result.stdout.str()

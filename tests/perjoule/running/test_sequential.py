@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,17 @@ from perjoule.errors import EvidenceError, Interrupted, UsageError
 from perjoule.gating import GateConfig, gate
 from perjoule.gating.looks import BASELINE, PLAN, read_plan, read_rows, replay
 from perjoule.gating.records import Verdict
-from perjoule.protocols import Generation
-from perjoule.running import device, reporting
+from perjoule.protocols import Generation, ImageSet
+from perjoule.quality.lsnr import Lsnr
+from perjoule.running import device, pipeline, reporting
+from perjoule.running.planning_looks import GateRequest
 from perjoule.running.prepared import Prepared, prepare
-from perjoule.running.sequential import GateRequest, gate_until_verdict, in_turn
+from perjoule.running.sequential import gate_until_verdict, in_turn
 from perjoule.running.trial import GeneratorCache
 from perjoule.runs.directory import LOOKS, Run, load_run
 from perjoule.suite.schedule import make_plan
 from perjoule.testing import FakeGenerator, SyntheticMeter, VirtualClock
-from perjoule.types import Suite, Variant
+from perjoule.types import Score, Suite, Variant
 from tests.perjoule.running.test_scoring import Quiet
 
 pytestmark = pytest.mark.slow
@@ -117,7 +121,7 @@ class World:
         }  # fmt: skip
         request = GateRequest(**settings | changes)
         ours = self.prepared(candidate, folder if resume else None)
-        verdict = gate_until_verdict(ours, theirs, request, folder, told, resume=resume)  # type: ignore[arg-type]
+        verdict, _ = gate_until_verdict(ours, theirs, request, folder, told, resume=resume)  # type: ignore[arg-type]
         return verdict, told.messages
 
 
@@ -192,6 +196,33 @@ def test_an_interrupted_gate_goes_on_to_the_same_looks(world: World, at: int) ->
     assert (again.verdict, world.calls) == (resumed.verdict, [])
 
 
+def test_a_finished_gate_is_not_scored_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, scores move in their last digits with the images that are scored together."""
+    batches: list[int] = []
+    score = Lsnr.score
+
+    def moving(self: Lsnr, images: ImageSet, on_progress: Any) -> list[Score]:
+        batches.append(len(images.image_ids))
+        return [
+            replace(s, value=None if s.value is None else s.value * (1 + 1e-8 * len(batches)))
+            for s in score(self, images, on_progress)
+        ]
+
+    monkeypatch.setattr(Lsnr, "score", moving)
+    world.suite("pr", 1.001)
+    verdict, told = world.gate("pr")
+    assert not any("scoring continues" in message for message in told)  # nothing was interrupted
+    out = world.folder / "out"
+    before, count = (out / "scores.parquet").read_bytes(), len(batches)
+    again, _ = world.gate("pr", resume=True)
+    assert again == verdict
+    assert ((out / "scores.parquet").read_bytes(), len(batches)) == (before, count)
+    assert replay(out).differences == ()
+    pipeline.score(load_run(out), world.prepared("pr").metrics, Quiet())  # by hand
+    assert (out / "scores.parquet").read_bytes() != before
+    assert replay(out).differences == ()
+
+
 def test_a_start_that_was_cut_off_before_its_plan_goes_on(world: World) -> None:
     world.suite("pr", 1.001)
     world.gate("pr", out="first")
@@ -215,7 +246,10 @@ def test_a_gate_must_not_change_while_it_looks(world: World) -> None:
     with pytest.raises(Interrupted):
         world.gate("pr")
     for changes, words in (
-        ({"config": GateConfig(margin_quality=0.4, change=("guidance",))}, "margins, error or mode differ"),
+        (
+            {"config": GateConfig(margin_energy=0.1, margin_quality=0.4, change=("guidance",))},
+            r"be resumed: margin_energy: not given and 0\.1; margin_quality: 0\.5 and 0\.4: use the same command",
+        ),
         ({"design": "obrien-fleming"}, "design differs from the beginning: pocock and obrien-fleming"),
     ):
         with pytest.raises(UsageError, match=words):
@@ -250,6 +284,29 @@ def test_a_plain_gate_of_a_stopped_run_knows_its_looks(world: World) -> None:
     assert "measured until a verdict" in plain.notes[0]
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_step_count_that_is_the_change_under_test_is_judged(world: World, stored: bool) -> None:
+    world.suite("main", 1.0, **{"steps = [1, 2]": "steps = [2]"})
+    world.suite("pr", 1.0, **{"steps = [1, 2]": "steps = [3]"})
+    config = replace(CHANGED, change=("steps",))
+    baseline: str | Run = "main"
+    if stored:
+        world.gate("main", out="first", config=config)
+        baseline = load_run(world.folder / "first" / BASELINE)
+        world.calls.clear()
+        config = replace(config, mode="stored", session_sd=0.001)
+    verdict, _ = world.gate("pr", baseline, config=config)
+    assert verdict.verdict == "pass"
+    assert any("v: 2 steps in the baseline, 3 in the candidate" in note for note in verdict.notes)
+    ours = load_run(world.folder / "out")
+    assert set(ours.windows["cell_id"]) == {"v-003"}
+    if not stored:  # each prompt on both sides, one after the other
+        assert all(a == b for a, b in zip(world.calls[::2], world.calls[1::2], strict=True))
+        theirs = load_run(world.folder / "out" / BASELINE)
+        assert set(theirs.windows["prompt_ids"].explode()) == set(ours.windows["prompt_ids"].explode())
+    assert replay(world.folder / "out").differences == ()
+
+
 class TestRefused:
     """Before anything is measured."""
 
@@ -272,8 +329,27 @@ class TestRefused:
 
     def test_another_suite(self, world: World) -> None:
         world.suite("pr", 1.0, **{"steps = [1, 2]": "steps = [1]"})
-        with pytest.raises(EvidenceError, match="does not plan: v-002"):
+        with pytest.raises(EvidenceError, match=r"does not plan: v-002: use the suite .* measured with$"):
             world.gate("pr")
+
+    def test_another_step_count_that_is_not_declared(self, world: World) -> None:
+        world.suite("main", 1.0, **{"steps = [1, 2]": "steps = [2]"})
+        world.suite("pr", 1.0, **{"steps = [1, 2]": "steps = [3]"})
+        with pytest.raises(EvidenceError, match=r"does not plan: v-002: .* add --change steps$"):
+            world.gate("pr")
+
+    def test_a_margin_that_a_growing_baseline_would_decide(self, world: World) -> None:
+        resolvable = {
+            "seeds = [1]": "seeds = [1, 2]",
+            'names = ["lsnr"]': 'names = ["lsnr"]\nmargins.lsnr = "resolvable"',
+        }
+        suite = world.suite("pr", 1.0, **resolvable)
+        with pytest.raises(UsageError) as refused:
+            world.gate("pr", config=GateConfig(change=("guidance",)))
+        number = re.search(r"`(margins\.lsnr = [\d.]+)`, under \[metrics\] in .*pr\.toml", str(refused.value))
+        assert number is not None
+        suite.write_text(suite.read_text().replace('margins.lsnr = "resolvable"', number[1]))
+        assert f"margins.lsnr = {world.prepared('pr').suite.metrics.margins['lsnr']}" == number[1]
 
     def test_a_metric_without_a_margin(self, world: World) -> None:
         world.suite("pr", 1.0)
@@ -284,11 +360,11 @@ class TestRefused:
 def test_a_margin_that_the_prompts_cannot_resolve(world: World) -> None:
     world.suite("pr", 1.0001)
     world.sd = 1.0
-    with pytest.raises(
-        UsageError, match=r"margin on energy \(0\.05\) .* 24 planned prompts .* about \d+ prompts would"
-    ):
-        world.gate("pr")
-    assert read_rows(world.folder / "out")[-1].outcome == "unresolvable"
+    verdict, _ = world.gate("pr")
+    row = read_rows(world.folder / "out")[-1]
+    assert (verdict.verdict, row.outcome) == ("inconclusive", "unresolvable")
+    assert re.search(r"margin on energy \(0\.05\) .* 24 planned prompts .* about \d+ prompts would", row.reason)
+    assert verdict.reasons[0] == row.reason
 
 
 def test_a_run_without_looks_is_not_resumed_as_a_gate(world: World) -> None:
@@ -303,7 +379,7 @@ def test_a_run_without_looks_is_not_resumed_as_a_gate(world: World) -> None:
 def test_trials_of_cells_that_only_one_side_has_are_done_alone(world: World) -> None:
     suite = world.suite("pr", 1.0, **{"steps = [1, 2]": "steps = [1, 2, 3]"})
     ours, theirs = prepare(str(suite), 2), prepare(str(world.folder / "main.toml"), 2)
-    turns = [(side, a.trial_id) for side, a in in_turn(make_plan(ours.suite, ours.prompts), theirs.plan)]
+    turns = [(side, a.trial_id) for side, a in in_turn(make_plan(ours.suite, ours.prompts), theirs.plan, {})]
     assert len(turns) == 6 + 4
     assert {trial for side, trial in turns if side == 1} == {a.trial_id for a in theirs.plan}
     assert {trial for side, trial in turns if side == 0} == {a.trial_id for a in ours.plan}
