@@ -29,9 +29,9 @@ PERCENT = Scale(factor=0.01, unit="%")
 
 
 def scale(values: Iterable[float | None], unit: str) -> Scale:
-    """Choose the SI prefix with which the median of `values` lies between 1 and 1000."""
+    """Choose the SI prefix with which the median of `values` lies between 1 and 1000; none if the largest does."""
     magnitudes = sorted(abs(v) for v in values if v)
-    if not magnitudes:
+    if not magnitudes or 1 <= magnitudes[-1] < 1000:
         return Scale(factor=1.0, unit=unit)
     middle = magnitudes[len(magnitudes) // 2]
     for factor, prefix in _PREFIXES:

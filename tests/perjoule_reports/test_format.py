@@ -18,6 +18,8 @@ def test_quantities_get_a_prefix(value, text):
 
 def test_a_column_has_one_unit():
     assert fmt.scale([900.0, 4000.0, 90_000.0, None], "J") == fmt.Scale(factor=1000.0, unit="kJ")
+    assert fmt.scale([0.12, 0.91, 1.76], "J").unit == "J"
+    assert fmt.scale([0.12, 0.5, 0.91], "J").unit == "mJ"
     assert fmt.scale([], "J").unit == "J"
 
 
