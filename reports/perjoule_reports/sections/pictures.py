@@ -10,23 +10,17 @@ The scores determine which prompts are shown; nobody selects them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 
 from perjoule_reports import format as fmt
-from perjoule_reports.drawing.thumbs import (
-    MOST_PICTURES,
-    SHEET_BUDGET,
-    SHEET_SIDES_PX,
-    Encoded,
-    Stored,
-    encode_all,
-)
+from perjoule_reports.drawing.thumbs import MOST_PICTURES, SHEET_BUDGET, SHEET_SIDES_PX, Encoded
 from perjoule_reports.evidence import Arm, Axis, Evidence, read_evidence
-from perjoule_reports.records import Album, Headline, RunData, Section, Strip, Thumb
+from perjoule_reports.records import Album, Headline, RunData, Section, Strip
+from perjoule_reports.sections.strips import Row, encoded, steps_of, strips
 from perjoule_reports.shots import Pair, Shot, Side, deciding_axes, mean_scores, pairs, shots
 from perjoule_reports.viewer import folder_from, viewer
 
@@ -36,18 +30,6 @@ MOST_ARMS = 4
 MOST_RUNGS, LEAST_PROMPTS = 7, 2
 MOST_TILES = 120
 _LONGEST_PROMPT = 240
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """Images of one prompt and seed. `flagged` ones were chosen by a predictor."""
-
-    prompt_id: str
-    remark: str
-    shots: tuple[Shot, ...]
-    flagged: frozenset[str] = frozenset()
-    label: str = ""
-    series: int | None = None
 
 
 def pictures_section(
@@ -208,7 +190,7 @@ class Gallery:
         paired = self._side_by_side()
         ladder = self._along_the_ladder(MOST_PICTURES - sum(len(row.shots) for row in paired))
         tiles = [row for row in map(self._tile, self.tiles()) if row is not None]
-        large, small = _encoded([*paired, *ladder]), _encoded(tiles, SHEET_BUDGET, SHEET_SIDES_PX)
+        large, small = encoded([*paired, *ladder]), encoded(tiles, SHEET_BUDGET, SHEET_SIDES_PX)
         sheet = [strip for strip in self._strips(tiles, small) if all(thumb.uri for thumb in strip.thumbs)]
         made = (
             Album(
@@ -334,7 +316,7 @@ class Gallery:
             found = [shot for arm in rungs if (shot := self.shots(self._side(arm)).get(at)) is not None]
             guest = self.shots(self._side(predicted)).get(at) if predicted else None
             # if it equals a rung it is shown next to it, because it has its own joules
-            every = sorted([*found, *([guest] if guest else [])], key=lambda s: (_steps(s) or 0, s is guest))
+            every = sorted([*found, *([guest] if guest else [])], key=lambda s: (steps_of(s) or 0, s is guest))
             rows.append(
                 Row(
                     prompt_id=prompt_id,
@@ -379,43 +361,8 @@ class Gallery:
         places = _spread(list(range(len(ranked))), min(count, len(ranked)))
         return [(ranked[p], f"prompt {p + 1} of {len(ranked)} {by}") for p in places]
 
-    def _strips(self, rows: Sequence[Row], encoded: Iterator[Encoded]) -> tuple[Strip, ...]:
-        return tuple(self._strip(row, encoded) for row in rows)
-
-    def _strip(self, row: Row, encoded: Iterator[Encoded]) -> Strip:
-        text = self.text(row.prompt_id)
-        unit = fmt.scale((shot.side.arm.energy.value for shot in row.shots), "J")
-        return Strip(
-            prompt=text,
-            remark=row.remark,
-            variant=row.label,
-            series=row.series,
-            thumbs=tuple(self._thumb(row, shot, unit, text, next(encoded)) for shot in row.shots),
-        )
-
-    def _thumb(self, row: Row, shot: Shot, unit: fmt.Scale, text: str, image: Encoded) -> Thumb:
-        arm, steps, axis = shot.side.arm, fmt.step_count(_steps(shot)), self.axis
-        flag = "predicted" if shot.key in row.flagged else ""
-        name = f"{shot.side.name}, " if shot.side.name else ""
-        return Thumb(
-            uri=image.uri,
-            alt=f"{text} ({name}{arm.label or arm.variant}, {steps})",
-            label=steps if row.label else shot.side.label,
-            series=self.evidence.series(arm.variant) if not shot.side.name and (flag or not row.label) else None,
-            cell_id=arm.cell_id,
-            key=shot.key,
-            flag=flag,
-            lines=(
-                *(() if row.label or (arm.role != "predicted" and not shot.side.name) else (steps,)),
-                shot.joules(unit),
-                f"{axis.label if axis else 'score'} {fmt.number(shot.score)}"
-                if shot.score is not None
-                else "not scored",
-            ),
-            marked=bool(axis and arm.on_frontier.get(axis.name)),
-            pixelated=image.pixelated,
-            reduced=image.reduced,
-        )
+    def _strips(self, rows: Sequence[Row], images: Iterator[Encoded]) -> tuple[Strip, ...]:
+        return strips(rows, images, self.evidence, self.text)
 
 
 def _gated(run: RunData, evidence: Evidence, headline: Headline | None, baseline: RunData | None) -> list[Side]:
@@ -439,13 +386,6 @@ def _gated(run: RunData, evidence: Evidence, headline: Headline | None, baseline
     ]
 
 
-def _encoded(rows: Sequence[Row], *limits: object) -> Iterator[Encoded]:
-    stored = [
-        Stored(folder=shot.side.run.path, file=shot.file, sha256=shot.sha256) for row in rows for shot in row.shots
-    ]
-    return iter(encode_all(stored, *limits))  # type: ignore[arg-type]
-
-
 def _spread(items: Sequence[T], count: int, kept: Sequence[int] = ()) -> list[T]:
     """Return `count` items at evenly spaced places including both ends; the middle item if `count` is 1.
 
@@ -462,10 +402,6 @@ def _spread(items: Sequence[T], count: int, kept: Sequence[int] = ()) -> list[T]
         if place not in places and free:
             places[places.index(free[0])] = place
     return [items[place] for place in sorted(places)]
-
-
-def _steps(shot: Shot) -> float | None:
-    return shot.side.arm.steps if shot.steps is None else shot.steps
 
 
 def _listed(names: Sequence[str]) -> str:
