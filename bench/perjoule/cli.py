@@ -30,7 +30,7 @@ app = typer.Typer(
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
-    date = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    date = os.environ.get("SOURCE_DATE_EPOCH") or "0"
     if not date.isdecimal():  # numpy and matplotlib raise a ValueError
         raise UsageError(f"SOURCE_DATE_EPOCH = {date!r}: must be whole seconds since 1970: correct it, or unset it")
     if version:
@@ -44,8 +44,9 @@ commands.register(app)
 def main() -> None:
     """Entry point of the console script: whatever happens becomes one message and an exit code, never a traceback."""
     # before numpy is loaded: its BLAS threads then sleep between products instead of spinning, which took an eighth of
-    # the CPU time of a report
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+    # the CPU time of a report; a command that is measured keeps its own environment
+    if sys.argv[1:2] != ["measure"]:
+        os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     # with some processors it warns that an optional kernel cannot be downloaded, whenever diffusers is imported
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     sys.exit(outcome.status_of(lambda: app(standalone_mode=False)))

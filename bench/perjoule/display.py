@@ -196,7 +196,7 @@ def moment(text: str) -> str:
     """Return e.g. `2026-05-17 10:15 UTC` for an ISO 8601 time; any other text as it is."""
     try:
         return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    except ValueError:
+    except (ValueError, OverflowError):  # in UTC it may be before the year 1
         return text
 
 

@@ -9,6 +9,7 @@
     │   ├── MeterError            4   energy cannot be measured here
     │   ├── DeviceLostError       4   the GPU's context is dead; finished trials are kept, the run can be resumed
     │   └── RunError              4   a run directory is missing, unfinished or damaged
+    │       └── FileError        74   a run directory cannot be written
     └── Interrupted             130   stopped on request; finished trials are kept, the run can be resumed
         └── BudgetSpent         130   the request was --max-joules or --max-minutes
 

@@ -188,9 +188,8 @@ def append_lines(file: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
             rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
     except OSError as error:
-        if rest:
-            with contextlib.suppress(OSError):
-                os.ftruncate(file.fileno(), size)
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), size)
         raise OSError(error.errno, error.strerror, str(file.name)) from error
 
 

@@ -27,7 +27,7 @@ def text_table(rows: Sequence[Row], width: int | None = None, least: Least = ())
 
     Args:
         rows: The values by column.
-        width: Of the terminal, at least 20: no line is longer. None for any width.
+        width: Of the terminal, at least 20: no line is longer, unless the numbers alone are. None for any width.
         least: Columns that are left out if the table is too wide, the first ones first, those of a tuple together; a
             note names them.
     """
@@ -106,7 +106,11 @@ def _fitted(
 ) -> dict[str, int]:
     """Return widths that fit: the widest text is narrowed to its words, then below; names of rows and numbers last."""
     whole = _whole_words(texts, sizes, is_number)
-    narrow = {key: min(size, _LEAST_TEXT) for key, size in whole.items()}
+    # a number is never broken: its first line alone would be another number
+    narrow = {
+        key: min(size, max(map(len, texts[key]))) if is_number[key] else min(size, _LEAST_TEXT)
+        for key, size in whole.items()
+    }
     for floors in (whole, _broken_words(whole, is_number, _LEAST_TEXT), narrow):
         while (excess := _total(sizes) - width) > 0:
             wide = [key for key in sizes if sizes[key] > floors[key]]

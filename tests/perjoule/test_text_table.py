@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import perjoule
 from perjoule.commands import options
 from perjoule.commands.listing import LISTS
-from perjoule.text_table import text_table
+from perjoule.text_table import cell_text, text_table
 from tests.support import driving
 from tests.support.tables_of_runs import imported, table
 
@@ -33,10 +33,19 @@ def tables(draw: st.DrawFn) -> list[dict[str, object]]:
 @given(tables(), st.integers(1, 120), st.booleans())
 def test_no_line_is_longer_than_the_terminal(rows: list[dict[str, object]], width: int, spare: bool) -> None:
     heads = list(rows[0])
-    if not spare and 8 * len(heads) - 2 > width:
-        return  # nothing may be left out, and there is no room for six characters of each column
+    room = dict.fromkeys(heads, 6)  # the fewest characters of a column of texts
+    for head in heads:
+        if all(isinstance(row[head], int | float | None) for row in rows):
+            room[head] = max(len(cell_text(row[head])) for row in rows)
+    least = room[heads[0]] if spare else sum(room.values()) + 2 * (len(heads) - 1)
     lines = text_table(rows, width, heads[1:] if spare else ()).splitlines()
-    assert max(map(len, lines)) <= max(width, 20)
+    assert max(map(len, lines)) <= max(width, 20, least)
+
+
+def test_a_number_is_never_broken() -> None:
+    rows = [{"name": "x" * 40, "energy": 1.234e-09, "count": 12345678901}]
+    lines = text_table(rows, 28).splitlines()
+    assert any("1.234e-09  12345678901" in line for line in lines)
 
 
 @given(tables())

@@ -96,6 +96,7 @@ def _baseline(
     from perjoule.running.prepared import prepare
     from perjoule.runs.directory import is_run, load_run
     from perjoule.runs.remote import fetched_run, is_remote
+    from perjoule.suite.reading import find_suite
 
     if is_remote(name) or is_run(Path(name)):
         return load_run(stack.enter_context(fetched_run(name)))
@@ -103,7 +104,7 @@ def _baseline(
         return baselines.unpacked(name, stack, suite=candidate.suite.name)
     except UnknownNameError as unknown:
         try:
-            return prepare(name, limit, resume=None if resumed is None else resumed / BASELINE)
+            find_suite(name)
         except (SuiteError, UnknownNameError) as error:
             if optional and baselines.none_yet(name):
                 return None
@@ -112,3 +113,4 @@ def _baseline(
             raise UsageError(
                 f"--baseline {name}: not a run directory, a stored baseline or a suite ({unknown}): give one of them"
             ) from None
+        return prepare(name, limit, resume=None if resumed is None else resumed / BASELINE)

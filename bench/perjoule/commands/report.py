@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -136,4 +135,4 @@ def _print(files: list[Path], as_json: bool, open_report: bool, problems: Sequen
         for file in files:
             print_text(str(file))
         for problem in problems:
-            sys.stderr.write(f"perjoule: not in the index: {one_line(problem)}\n")
+            print_text(f"perjoule: not in the index: {one_line(problem)}", err=True)

@@ -22,6 +22,7 @@ from perjoule.commands.options import (
     SensorChoice,
     SuiteArgument,
     page_link,
+    print_text,
     reporter,
     terminal_width,
 )
@@ -154,6 +155,6 @@ def run(
         tables.print_outcome(done, link, terminal_width())
     counts = trial_counts(done)
     for words in notes_of(done, counts):
-        sys.stderr.write(f"perjoule: {words}\n")
+        print_text(f"perjoule: {words}", err=True)
     if counts.empty_cells:
         raise typer.Exit(EvidenceError.exit_code)

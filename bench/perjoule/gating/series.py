@@ -62,7 +62,7 @@ def _facts(runs: Sequence[LoggedRun]) -> list[dict[str, str]]:
         if not known:
             fact["suite"] = run.suite_digest
         for key, value in run.settings.items() if known else ():
-            variant = next((name for name in own if key.startswith(f"{name}.")), "")
+            variant = max((name for name in own if key.startswith(f"{name}.")), key=len, default="")
             if key != "metrics.primary" and variant not in own - common:
                 fact[key.removeprefix(f"{variant}.") if variant in single else key] = value
         facts.append(fact | {f"variant {name}": "yes" if name in own else "no" for name in _all(names) - common})

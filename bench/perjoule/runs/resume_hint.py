@@ -60,9 +60,10 @@ def refusal(path: Path, environment: Mapping[str, Any], differences: Sequence[tu
     of_meter = [key for key in ("meter", "device") if key in changed and (key == "meter" or counted)]
     if of_meter and isinstance(meter := environment.get("meter"), dict) and meter.get("name"):
         was, now = changed[of_meter[0]]
+        profile = ", with the profile as it was" if of_meter == ["device"] else ""
         return (
             f"{path} cannot be resumed with this meter: {of_meter[0]} was {was!r} and is {now!r}: add "
-            f"{shlex.join(['--meter', str(meter['name'])])}, or choose another --out"
+            f"{shlex.join(['--meter', str(meter['name'])])}{profile}, or choose another --out"
         )
     key, old, new = differences[0]
     return (
