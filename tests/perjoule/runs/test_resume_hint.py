@@ -66,7 +66,10 @@ PROFILE = environment("work", "work:cpu", "profile-1")
             environment("estimate", "estimate"), PROFILE,
             r"with this meter: meter was 'estimate' and is 'work': add --meter estimate, or choose another --out",
         ),
-        (PROFILE, environment("work", "work:a", "profile-2"), r"device was 'profile-1' .*: add --meter work:cpu, with the profile as it was, or"),
+        (
+            PROFILE, environment("work", "work:a", "profile-2"),
+            r"device was 'profile-1' .*: add --meter work:cpu, with the profile as it was, or",
+        ),
         (
             environment("nvml", "replay:my log.csv"), PROFILE,
             r"with this meter: meter was 'nvml' and is 'work': add --meter 'replay:my log\.csv', or",
