@@ -397,7 +397,7 @@ def energy_baseline(chance: random.Random, place: Path, stock: Stock) -> Faults:
 
     options: dict[str, Any] = {
         "--energy-save": "kept", "--energy-baseline": None, "--energy-gate": False,
-        "--energy-sequential": False, "--energy-margin": "5%",
+        "--energy-sequential": False, "--energy-margin": "5%", "--energy-meter": "auto",
         "--energy-session-sd": "3%", "--energy-report": str(place / chance.choice(("r.json", "r.md", "r.html"))),
         "--energy-rounds": 3, "--energy-window": 0.5, "--energy-max-joules": None,
     }  # fmt: skip
@@ -411,7 +411,7 @@ def energy_baseline(chance: random.Random, place: Path, stock: Stock) -> Faults:
     damage_file(path, chance)
     options |= {"--energy-baseline": "kept", "--energy-save": "again", "--energy-gate": True}
     lines: list[str] = []
-    terminal = SimpleNamespace(section=lambda *a, **k: None, write_line=lines.append)
+    terminal = SimpleNamespace(section=lambda *a, **k: None, write_line=lines.append, isatty=True)
     import traceback
 
     arguments, code, err, trace = ("pytest", "--energy-baseline", "kept"), 0, "", ""

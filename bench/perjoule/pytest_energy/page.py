@@ -41,7 +41,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """What a session measured, and how it compares with `baseline_name`; `missing` tests of it did not run."""
+    """What a session measured, and how it compares with `baseline_name`; `missing` tests of it did not run.
+
+    `is_gate` is True if a verdict was asked for, which nothing measured cannot pass.
+    """
 
     measured: Mapping[str, Measured]
     judged: Mapping[str, Judgement]
@@ -49,11 +52,13 @@ class Results:
     baseline_name: str | None
     missing: Sequence[str]
     margin: float
+    is_gate: bool = False
 
     @property
     def outcome(self) -> str:
         """The most serious outcome; empty if nothing was compared."""
-        outcomes = {judgement.outcome for judgement in self.judged.values()} | ({"invalid"} if self.missing else set())
+        lacks = bool(self.missing) or (self.is_gate and not self.measured)
+        outcomes = {judgement.outcome for judgement in self.judged.values()} | ({"invalid"} if lacks else set())
         return next((outcome for outcome in _STAMPS if outcome in outcomes), "")
 
     def headline(self) -> str:

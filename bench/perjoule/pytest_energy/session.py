@@ -289,19 +289,26 @@ class EnergySession:
         }
 
     def _render(self, suffix: str) -> dict[str, Any] | str:
-        if suffix == ".json":
-            judged = {n: asdict(j) for n, j in self.judged.items()}
-            return self._record() | {"baseline": self.baseline_name, "judged": judged, "missing": self.missing}
         from perjoule.pytest_energy.page import Results, render_page
 
-        beware = self._beware()
         results = Results(measured=self.measured, judged=self.judged, baseline=self.baseline, missing=self.missing,
-                          baseline_name=self.baseline_name, margin=self.margin)  # fmt: skip
+                          baseline_name=self.baseline_name, margin=self.margin, is_gate=self.gating)  # fmt: skip
+        if suffix == ".json":
+            judged = {n: asdict(j) for n, j in self.judged.items()}
+            before = {n: self.baseline[n].mean_j for n in judged if n in self.baseline}
+            return self._record() | {
+                "outcome": results.outcome or None,
+                "baseline": self.baseline_name,
+                "baseline_j": before,
+                "judged": judged,
+                "missing": self.missing,
+            }
+        beware = self._beware()
         if suffix == ".md":
             rows = self._rows()
             head, *body = ["| " + " | ".join(map(_markdown, row)) + " |" for row in rows] or [""]
             table = [head, "|" + "---|" * len(rows[0]), *body, ""] if rows else []
-            told = dict.fromkeys(filter(None, (results.headline(), results.counts())))
+            told = dict.fromkeys(filter(None, (results.outcome.upper(), results.headline(), results.counts())))
             reasons = [f"{nodeid}: {j.reason}" for nodeid, j in self.judged.items() if j.outcome not in ("pass", "new")]
             lines = [*(line for text in told for line in (_markdown(text), "")), *table,
                      *(f"- {_markdown(line)}" for line in (*reasons, *beware))]  # fmt: skip

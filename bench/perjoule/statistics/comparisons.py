@@ -288,8 +288,8 @@ def _saving(paired: PairedCurves, at_quality: float | None, spec: MetricSpec, si
     rungs = paired.rungs[1]
     first = -2 if spec.track == "fidelity" and spec.needs_reference and rungs > 2 else -1
     if at_quality is not None:
-        return saving_of(paired, sign * at_quality), first
-    top = saving_of(paired, default_rung=first)
+        return saving_of(paired, sign * at_quality, sign=sign), first
+    top = saving_of(paired, default_rung=first, sign=sign)
     if paired.rungs[0] == 1 or (top.estimate.value is not None and top.estimate.low is not None):
         return top, first
     for rung in range(first - 1, -rungs - 1, -1):

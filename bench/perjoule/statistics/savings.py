@@ -83,13 +83,18 @@ def iso_energy_gain(
     return gain_of(pair(test, anchor, mixes=mixes, resamples=resamples, seed=seed), at_energy_j)
 
 
-def saving_of(paired: PairedCurves, at_quality: float | None = None, *, default_rung: int = -1) -> AtEqual:
-    """`iso_quality_saving` on draws that are there already: (test, anchor). `default_rung`: the anchor's."""
+def saving_of(
+    paired: PairedCurves, at_quality: float | None = None, *, default_rung: int = -1, sign: float = 1.0
+) -> AtEqual:
+    """`iso_quality_saving` on draws that are there already: (test, anchor). `default_rung`: the anchor's.
+
+    `sign` is that of the metric, -1 if lower is better, for the qualities in the reason.
+    """
     test, anchor = paired.point
     method = MIXTURES_METHOD if paired.mixes else SAVING_METHOD
     estimate = paired.estimate(lambda t, a: saving_rows(t, a, at_quality, default_rung), method)
     at = float(_quality_at(test, anchor, at_quality, default_rung)[0])
-    reason, bound = (None, None) if estimate.value is not None else _why_no_saving(test, anchor, at)
+    reason, bound = (None, None) if estimate.value is not None else _why_no_saving(test, anchor, at, sign)
     if estimate.value is not None and paired.is_drawn and (estimate.low is None or estimate.high is None):
         reason = "the interval has an open end: in some resamples one arm does not reach the quality of the other"
     return AtEqual(estimate=estimate, at=at if np.isfinite(at) else None, reason=reason, bound=bound)
@@ -143,28 +148,31 @@ def _energy_at(test: Ladders, anchor: Ladders, fixed: float | None, rung: int) -
     return np.minimum(anchor.energy_j[:, rung], np.fmax.reduce(test.energy_j, axis=1))
 
 
-def _why_no_saving(test: Ladders, anchor: Ladders, at: float) -> tuple[str, float | None]:
-    """Why S has no value, and the bound that the measured ranges give. All for a single row."""
+def _why_no_saving(test: Ladders, anchor: Ladders, at: float, sign: float) -> tuple[str, float | None]:
+    """Why S has no value, and the bound that the measured ranges give. All for a single row; `sign` is for words."""
     t, a = Envelopes.of(test), Envelopes.of(anchor)
     if anchor.quality.shape[1] == 1:
         return "the anchor has one rung: there is no curve to read an equal quality off", None
     if not (t.count[0] and a.count[0]) or not np.isfinite(at):
         return "no cell of one arm has both joules and quality", None
-    where = f"quality {at:.4g}"
+    where = f"quality {sign * at:.4g}"
     if at > t.highest[0]:
-        return f"the test does not reach {where}: its best is {t.highest[0]:.4g}", None
+        return f"the test does not reach {where}: its best is {sign * t.highest[0]:.4g}", None
     if at < t.lowest[0] and at < a.lowest[0]:
-        return f"{where} lies below the cheapest rung of both", None
+        return f"{where} is worse than the cheapest rung of both", None
     # below its cheapest rung an arm gives more than asked for; above its best rung the most expensive does not suffice
     energy_t = _energy_within(t, at)
     energy_a = _energy_within(a, at)
     bound = 1 - energy_t / energy_a
     if at > a.highest[0]:
-        return f"more than {bound:.0%}: {where} is above the best of the anchor ({a.highest[0]:.4g})", bound
+        return (
+            f"more than {bound:.0%}: {where} is better than the best of the anchor ({sign * a.highest[0]:.4g})",
+            bound,
+        )
     if at < a.lowest[0]:
-        return f"less than {bound:.0%}: {where} is below the floor of the anchor ({a.lowest[0]:.4g})", bound
+        return f"less than {bound:.0%}: {where} is worse than the floor of the anchor ({sign * a.lowest[0]:.4g})", bound
     if at < t.lowest[0]:
-        return f"more than {bound:.0%}: {where} is below the floor of the test ({t.lowest[0]:.4g})", bound
+        return f"more than {bound:.0%}: {where} is worse than the floor of the test ({sign * t.lowest[0]:.4g})", bound
     return "the envelope of one arm is a single point: there is no curve to read off", None
 
 

@@ -359,7 +359,7 @@ def test_gitlab_keeps_the_baseline_in_the_package_registry(tmp_path: Path, forge
     ] * 2
 
 
-@pytest.mark.parametrize(("file", "text"), [("pyproject.toml", "[project]\nname = 'x'\n"), ("setup.py", "")])
+@pytest.mark.parametrize(("file", "text"), [("pyproject.toml", "[build-system]\n"), ("setup.py", "")])
 def test_a_package_in_the_repository_is_installed_everywhere(tmp_path: Path, file: str, text: str) -> None:
     """Otherwise a change of its code would not be drawn."""
     scripts = list(install_scripts())
@@ -367,7 +367,10 @@ def test_a_package_in_the_repository_is_installed_everywhere(tmp_path: Path, fil
     for number, (script, sides) in enumerate(scripts):
         package, other = tmp_path / f"package-{number}", tmp_path / f"other-{number}"
         for side in sides:
-            for folder, name, content in ((package, file, text), (other, "pyproject.toml", "[tool.ruff]\n")):
+            for folder, name, content in (
+                (package, file, text),
+                (other, "pyproject.toml", "[project]\nname = 'an app'\n"),
+            ):
                 (folder / side).mkdir(parents=True, exist_ok=True)
                 (folder / side / name).write_text(content)
         assert installed_by(script, other) == ["perjoule"] * len(sides)

@@ -147,7 +147,7 @@ def test_init_writes_what_the_other_commands_take(tmp_path: Path, capsys: pytest
     assert "perjoule gate --baseline" in workflow
     (tmp_path / "perjoule.toml").write_text("mine")
     _, out, _ = call("init", str(tmp_path), capsys=capsys)
-    assert out.count("kept") == 5
+    assert out.count("kept") == 6
     assert (tmp_path / "perjoule.toml").read_text() == "mine"
 
 

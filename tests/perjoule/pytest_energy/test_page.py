@@ -50,6 +50,9 @@ def test_nothing_is_loaded_and_foreign_text_stays_text() -> None:
 
 def test_the_headline_says_what_was_measured() -> None:
     assert str(session()._render(".md")).splitlines() == ["No energy test ran.", ""]
+    nothing = session(gating=True)  # a gate that nothing was measured for cannot pass
+    assert str(nothing._render(".md")).splitlines() == ["INVALID", "", "No energy test ran.", ""]
+    assert "INVALID" in str(nothing._render(".html"))
     two = session(measured={"a": measured("a", 0.5), "b": measured("b", 8500.0, "estimated")})
     page = str(two._render(".html"))
     assert "2 tests: 500 mJ to 8.50 kJ per call." in page

@@ -45,7 +45,7 @@ def test_a_linked_folder_is_refused_before_a_test_runs(repository: Repository, t
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(victim)
     for option in ("--energy-save=main", "--energy-baseline=main"):
-        result = run(repository, "--benchmark", "--benchmark-disable", option)
+        result = run(repository, "--benchmark", option)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert f"{linked} is a symbolic link: replace it by a folder" in result.stderr.str()
     assert not list(victim.iterdir())

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perjoule.statistics.curves import Curve
-from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving
+from perjoule.statistics.curves import Curve, pair
+from perjoule.statistics.savings import iso_energy_gain, iso_quality_saving, saving_of
 from tests.support.curves import QUICK, bd_energy, ladder, scaled
 from tests.support.worlds import World
 
@@ -71,6 +71,17 @@ class TestDefinedOutcomes:
         assert found.estimate.value is None
         assert words in (found.reason or "")
         assert found.bound == (None if bound is None else pytest.approx(bound))
+
+    @pytest.mark.parametrize(
+        ("quality", "words"),
+        [(9.0, "quality -9 is better than the best of the anchor (-3)"), (-1.0, "quality 1 is worse than the floor")],
+    )
+    def test_words_about_a_metric_of_which_less_is_better_have_its_own_numbers(
+        self, quality: float, words: str
+    ) -> None:
+        """Curves have such qualities with the other sign."""
+        pairs = pair(ladder([2.0], [quality]), ladder([1, 8], [0, 3]), **QUICK)
+        assert words in (saving_of(pairs, sign=-1.0).reason or "")
 
     def test_some_resamples_out_of_reach_leave_an_open_end(self) -> None:
         chance = np.random.default_rng(0)
