@@ -265,12 +265,19 @@ def _smallest(axis: Axis, margin: float | None) -> float:
 
 
 def _net_worse(series: Sequence[_Series], found: Iterable[trend.Change], runs: Sequence[LoggedRun]) -> bool:
-    """Return whether the changes of a series add up to a change for the worse, beyond the error of their sizes."""
+    """Return whether the changes of a series add up to a change for the worse, beyond the error of their sizes.
+
+    Counted joules have no error: those of the last run are compared with those of the first, because changes that are
+    too small to report, between reported ones, add up too.
+    """
     totals: dict[int, tuple[float, float]] = {}
     for change in found:
         total, half = totals.get(change.series, (0.0, 0.0))
         totals[change.series] = total + change.size, math.hypot(half, (change.high - change.low) / 2)
     newest = runs[-1]
+    for n in totals:
+        if runs[0].counted and series[n].axis == "energy":
+            totals[n] = float(series[n].values[-1] - series[n].values[0]), 0.0
     return any(
         _sign(series[n].axis, newest) * total >= max(half, _smallest(series[n].axis, newest.margin))
         for n, (total, half) in totals.items()

@@ -2,6 +2,7 @@
 
 ─┘   one change                                  a step, with its exact size
 ╱    changes in the same direction, run by run   a drift, unless one of them is most of it
+⩘    small changes back and forth                a drift, if the level differs in the end
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ Array = NDArray[np.float64]
 
 
 def exact_changes(values: Array, weeks: Array, smallest: float) -> list[Change]:
-    """Return the changes of one series, by time; their intervals have no width.
+    """Return the changes of one series, by time; they do not overlap, and their intervals have no width.
+
+    Between two of them, before the first and after the last, the level changes by less than `smallest`. So if the last
+    run is higher than the first by `smallest` or more, there is an increase among them.
 
     Args:
         values: Of each run, in the order of time.
@@ -29,9 +33,18 @@ def exact_changes(values: Array, weeks: Array, smallest: float) -> list[Change]:
     """
     deltas = np.diff(values)
     found = [change for rows in _stretches(deltas, smallest) for change in _changes(rows, values, weeks, smallest)]
-    if not found and len(values) > 1 and abs(values[-1] - values[0]) >= smallest:
-        found = [_change("drift", 0, len(values) - 1, values, weeks)]
-    return found
+    return sorted([*found, *_remainders(found, values, weeks, smallest)], key=lambda change: change.end)
+
+
+def _remainders(found: Sequence[Change], values: Array, weeks: Array, smallest: float) -> Iterator[Change]:
+    """Yield a drift where the level before a change differs from the level after the one before it."""
+    begins = [change.start if change.kind == "drift" else change.start - 1 for change in found]
+    ends = [change.end - 1 for change in found]
+    changed = np.flatnonzero(np.abs(np.diff(values)) > _EQUAL)
+    for first, last in zip([0, *ends], [*begins, len(values) - 1], strict=True):
+        if abs(values[last] - values[first]) >= smallest:
+            inner = changed[(changed >= first) & (changed < last)]
+            yield _change("drift", int(inner[0]), int(inner[-1]) + 1, values, weeks)
 
 
 def _stretches(deltas: Array, smallest: float) -> Iterator[list[int]]:

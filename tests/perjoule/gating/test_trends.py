@@ -122,6 +122,24 @@ def test_counted_joules_that_rise_every_week_are_one_drift() -> None:
     assert course.energy_fit_j == course.energy_j
 
 
+def counted_verdict(deltas: list[float]) -> tuple[str, list[tuple[str, bool]]]:
+    joules = 100 * np.exp(np.concatenate([[0], np.cumsum(deltas)]))
+    runs = [logged(week, [float(j)], counted=True, provenance="estimated") for week, j in enumerate(joules)]
+    (trend,) = trends(history(runs))
+    return trend.verdict, [(change.kind, change.worse) for change in trend.changes]
+
+
+def test_counted_joules_that_rise_by_little_after_a_saving_are_worse() -> None:
+    saving = -0.05
+    assert counted_verdict([saving, *[0.009, -0.0002] * 12]) == ("worse", [("step", False), ("drift", True)])
+    assert counted_verdict([saving, *[0.009, -0.0002] * 4]) == ("changed", [("step", False), ("drift", True)])
+
+
+def test_changes_of_counted_joules_that_are_too_small_to_report_add_up() -> None:
+    assert counted_verdict([0.009, -0.05, 0.009, 0.05]) == ("worse", [("step", False), ("step", True)])
+    assert counted_verdict([-0.009, 0.05, -0.009, -0.05]) == ("changed", [("step", True), ("step", False)])
+
+
 def test_an_accepted_change_starts_the_trend_again() -> None:
     runs = runs_of(np.where(np.arange(24) < 12, 1.0, 1.1))
     line = Acceptance(suite="mine", since=runs[12].date, reason="new scheduler", logged=runs[13].date)

@@ -26,6 +26,13 @@ SIZES = st.lists(st.sampled_from([0.0, 0.0, 0.004, 0.02, 0.3, -0.004, -0.02, -0.
         ([0.009, -0.001, 0.009], [("drift", 0, 0.017, 0.017 / 3)]),
         ([0.02, -0.02], [("step", 1, 0.02, None), ("step", 2, -0.02, None)]),
         ([0.004, -0.004, 0.004], []),
+        # small reversals end a stretch, but do not hide that the level changes after a step, before it and between two
+        ([-0.05, *[0.009, -0.0002] * 12], [("step", 1, -0.05, None), ("drift", 1, 0.1056, 0.1056 / 24)]),
+        ([0, *[-0.006, 0.001] * 3, 0, 0.05], [("drift", 1, -0.015, -0.0025), ("step", 9, 0.05, None)]),
+        (
+            [-0.05, 0, *[0.009, -0.001] * 2, 0, -0.05, 0.004],
+            [("step", 1, -0.05, None), ("drift", 2, 0.016, 0.004), ("step", 8, -0.05, None)],
+        ),
         ([0] * 5, []),
     ],
 )
@@ -50,8 +57,11 @@ def test_no_large_change_is_lost_or_counted_twice(deltas: list[float]) -> None:
     for row, delta in enumerate(deltas):
         if abs(delta) >= SMALLEST:
             assert any(first <= row < last for first, last in spans)
-    if not found:
-        assert abs(values[-1]) < SMALLEST
+    levels = [0, *(row for span in spans for row in span), len(values) - 1]
+    for before, after in zip(levels[::2], levels[1::2], strict=True):
+        assert abs(values[after] - values[before]) < SMALLEST
+    if abs(values[-1]) >= SMALLEST:
+        assert any(change.size * values[-1] > 0 for change in found)
 
 
 def test_runs_at_the_same_time_have_no_slope() -> None:
