@@ -10,7 +10,7 @@ import pytest
 
 from perjoule import registry
 from perjoule.errors import UsageError
-from perjoule.weights.settings import settings_problem
+from perjoule.weights.settings import _settings, settings_problem
 
 EVIL = "evil/kernel"
 KERNELS: dict[str, dict[str, Any]] = {
@@ -67,7 +67,25 @@ def test_a_metric_reads_no_such_settings(tmp_path: Path, kind: str) -> None:
         ("config.json", {"text_config": {"num_attention_heads": 5_000}}, "num_attention_heads = 5e+03"),
         ("config.json", {"depth": 10**400}, "depth = an integer of more than"),
         ("config.json", {"sample_size": 10**12}, "sample_size = 1e+12; at most 1,000,000,000"),
-        ("config.json", {"down_block_types": ["DownBlock2D"] * 100_001}, "down_block_types has 100,001 values"),
+        ("config.json", {"down_block_types": ["DownBlock2D"] * 201}, "down_block_types has 201 values; at most 200"),
+        ("config.json", {"block_out_channels": [64] * 100_000}, "block_out_channels has 100,000 values; at most 200"),
+        ("config.json", {"text_config": {"moe_layers": [1] * 201}}, "moe_layers has 201 values; at most 200"),
+        ("config.json", {"latents_mean": [0.5] * 100_001}, "latents_mean has 100,001 values; at most 100,000"),
+        ("config.json", {"a": [[0] * 1000] * 1000}, "it has more than 1,000,000 settings"),
+        (
+            "config.json",
+            {
+                "down_block_types": ["DownBlock2D"] * 3,
+                "layers_per_block": 100,
+                "transformer_layers_per_block": [1, [99]],
+            },
+            "the numbers of blocks and of layers per block multiply to more than 20,000 layers",
+        ),
+        (
+            "config.json",
+            {"text_config": {"decoder_layers_per_block": [200], "motion_layers_per_block": 200}},
+            "multiply to more than 20,000 layers",
+        ),
         ("scheduler_config.json", {"num_train_timesteps": 10**10}, "num_train_timesteps = 1e+10; at most 100,000"),
         ("scheduler_config.json", {"solver_order": 10**8}, "solver_order = 1e+08"),
         ("tokenizer_config.json", {"vocab_file": "/etc/passwd"}, "vocab_file = '/etc/passwd' is not a file in its"),
@@ -91,6 +109,27 @@ def test_settings_that_lead_elsewhere_or_never_end(tmp_path: Path, name: str, co
         {"_name_or_path": "openai/clip-vit-large-patch14", "num_hidden_layers": 96, "vocab_size": 262_208},
         {"rope_theta": 1_000_000, "max_position_embeddings": 10_485_760, "num_experts": 512},
         {"block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2, "sample_size": 128},
+        {  # the UNet of Stable Diffusion XL
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "layers_per_block": 2,
+            "transformer_layers_per_block": [1, 2, 10],
+            "reverse_transformer_layers_per_block": None,
+        },
+        {  # the decoder and prior of Stable Cascade
+            "block_out_channels": [320, 640, 1280, 1280],
+            "down_num_layers_per_block": [2, 6, 28, 6],
+            "up_num_layers_per_block": [6, 28, 6, 2],
+            "down_blocks_repeat_mappers": [1, 1, 1, 1],
+            "up_blocks_repeat_mappers": [3, 3, 2, 2],
+        },
+        {
+            "num_layers": 57,
+            "num_single_layers": 38,
+            "num_refiner_layers": 2,
+            "encoder_layers": 32,
+            "decoder_layers": 32,
+        },
+        {"mlp_only_layers": list(range(94)), "layer_types": ["full_attention"] * 94, "num_hidden_layers": 94},
         {"num_train_timesteps": 1000, "trained_betas": None, "beta_end": 0.012, "use_karras_sigmas": True},
     ],
 )
@@ -100,6 +139,37 @@ def test_settings_of_published_models_are_taken(tmp_path: Path, content: dict[st
     # 1e30 is "no limit", as transformers writes it
     folder_with(tmp_path / "part", {"model_max_length": 1000000000000000019884624838656}, "tokenizer_config.json")
     assert settings_problem(tmp_path / "part") is None
+
+
+class Unreadable:
+    """A setting that a check must not convert to text: a list of lists would be converted once per level."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("converted to text")
+
+
+def test_settings_without_a_problem_are_not_converted_to_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content: dict[str, Any] = {"deep": [[{"deeper": [[Unreadable()]]}]], "layers_per_block": [[Unreadable(), 2]]}
+    monkeypatch.setattr("perjoule.weights.settings.json.loads", lambda text: content)
+    assert settings_problem(folder_with(tmp_path / "part", {})) is None
+    content["attribute_map"] = [Unreadable()]
+    problem = settings_problem(tmp_path / "part")
+    assert problem is not None
+    assert "attribute_map gives settings other names" in problem
+
+
+def test_long_names_are_not_searched_for_every_value() -> None:
+    long = "x" * 10_000
+    content = {long: [0, [1, 2]], f"implementation{long}": {long: {long: None}}, "a": {long: 1}}
+    assert max(len(name) for name, _ in _settings(content)) == 200
+    assert [value for name, value in _settings(content) if name.startswith("implementation")][-1] is None
+
+
+def test_json_of_too_many_containers_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perjoule.opening._MOST_CONTAINERS", 100)
+    problem = settings_problem(folder_with(tmp_path / "part", {"a": [[]] * 100}))
+    assert problem is not None
+    assert "is not valid JSON (more than 100 lists and objects)" in problem
 
 
 def test_settings_of_the_builtin_models_are_taken() -> None:
