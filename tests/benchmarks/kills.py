@@ -92,6 +92,8 @@ def merges(kills: int, chance: random.Random, folder: Path) -> None:
     shutil.rmtree(out)
     done, left, passing = 0, 0, 0
     while done < kills:
+        if chance.random() < 0.5:
+            out.mkdir()
         process = child(lambda: merge_runs(parts, out))
         time.sleep(chance.uniform(0, usual_s))
         os.kill(process, signal.SIGKILL)
@@ -99,8 +101,8 @@ def merges(kills: int, chance: random.Random, folder: Path) -> None:
             shutil.rmtree(out)
             continue
         done += 1
-        left += any(folder.glob(".perjoule-new-*"))
-        if out.exists():  # killed after its last step
+        left += any(folder.rglob(".perjoule-new*"))
+        if (out / "environment.json").exists():  # killed after its last step
             passing += 1
         elif os.waitpid(child(lambda: merge_runs(parts, out)), 0)[1]:
             sys.exit(f"could not be merged after {done} kills")

@@ -31,8 +31,7 @@ from perjoule.importing.reading import read_table
 from perjoule.importing.run_tables import image_table, prompt_rows, score_table, suite_of, trial_table
 from perjoule.runs.columns import SCHEMA
 from perjoule.runs.directory import Run, load_run
-from perjoule.runs.whole import REMEDY, whole_or_nothing
-from perjoule.runs.writer import require_vacant
+from perjoule.runs.whole import require_creatable, whole_or_nothing
 from perjoule.statistics.points import operating_points
 from perjoule.suite.reading import IMPORTED, write_suite
 from perjoule.types import MetricSpec, weakest
@@ -51,7 +50,7 @@ def import_table(
 
     Args:
         table: A file in CSV, TSV, JSON, JSON lines or Parquet.
-        out: Directory of the run; must be empty or not exist. It is created atomically.
+        out: Directory of the run; must be empty or not exist; see `perjoule.runs.whole`.
         lower: Metrics for which lower is better.
         fidelity: Full-reference metrics, compared only within one family.
         bounds: Smallest and largest possible value by metric. A quality at its bound may be the same for all prompts.
@@ -63,7 +62,7 @@ def import_table(
         UsageError: The table is invalid; the message names file, row, column, value and remedy.
         OSError: The run cannot be written; the error names `out`.
     """
-    require_vacant(out, REMEDY)
+    require_creatable(out)
     facts = MetricFacts(lower=lower, fidelity=fidelity, bounds=bounds or {})
     foreign = read_table(table)
     metrics = metrics_of(foreign, facts)

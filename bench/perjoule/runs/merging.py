@@ -24,8 +24,8 @@ from perjoule.runs.lock import being_read
 from perjoule.runs.migrations import require_current
 from perjoule.runs.pictures import PictureError, copy_picture
 from perjoule.runs.stored import DETAILS, FAILURES, SUPERSEDED, Row, image_file, suite_differences
-from perjoule.runs.whole import REMEDY, whole_or_nothing
-from perjoule.runs.writer import SESSIONS, RunWriter, differing_keys, require_vacant
+from perjoule.runs.whole import require_creatable, whole_or_nothing
+from perjoule.runs.writer import SESSIONS, RunWriter, differing_keys
 from perjoule.suite.schedule import make_plan
 from perjoule.suite.smaller import planned_name
 from perjoule.types import Prompt, PromptSource, Suite
@@ -41,7 +41,7 @@ def merge_runs(paths: Sequence[Path], out: Path, check: Callable[[Run], None] = 
 
     Args:
         paths: Run directories; shards are put in the order of their numbers, others in the given order.
-        out: Directory of the merged run; must be empty or not exist. It is created atomically.
+        out: Directory of the merged run; must be empty or not exist; see `perjoule.runs.whole`.
         check: Raises an error if the merged run is to be refused.
 
     Raises:
@@ -51,7 +51,7 @@ def merge_runs(paths: Sequence[Path], out: Path, check: Callable[[Run], None] = 
     """
     if len(paths) < 2:
         raise UsageError("merge needs at least two runs, which did parts of one plan")
-    require_vacant(out, REMEDY)
+    require_creatable(out)
     _require_outside(out, paths)
     with ExitStack() as held:
         runs = sorted((load_run(path) for path in paths), key=_shard)
