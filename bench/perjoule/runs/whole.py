@@ -20,6 +20,7 @@ from pathlib import Path
 
 from perjoule.errors import RunError, UsageError
 from perjoule.files import read_json, sync_folder, write_json
+from perjoule.runs.directory import STARTING
 from perjoule.runs.lock import locked
 from perjoule.runs.writer import require_vacant
 
@@ -29,8 +30,7 @@ _INSIDE = ".perjoule-new"
 _RUN = "run"
 # names of the entries that are being moved to `out`
 _MOVING = "moving.json"
-# moved last: without environment.json a folder does not pass as a run, and without any of these it is not listed as one
-_LAST = ("points.parquet", "trials.parquet", "trials.jsonl", "suite.toml", "environment.json")
+_MARK = "environment.json"
 
 
 def require_creatable(out: Path) -> None:
@@ -46,7 +46,7 @@ def _require_free(out: Path) -> None:
         require_vacant(out, REMEDY)
         return
     left = _moved(place, out)
-    if "environment.json" in left or any(entry.name not in left for entry in out.iterdir() if entry != place):
+    if _MARK in left or any(entry.name not in left for entry in out.iterdir() if entry != place):
         raise UsageError(f"{out} exists already: {REMEDY}")
 
 
@@ -133,16 +133,16 @@ def _require_known(place: Path) -> None:
 
 
 def _move_entries(folder: Path, target: Path) -> None:
-    """Move the entries of a folder, the file that makes them a run last."""
-    names = sorted(
-        (entry.name for entry in folder.iterdir()), key=lambda name: _LAST.index(name) if name in _LAST else -1
-    )
+    """Move the entries of a folder: first the file that keeps the others from being a run, last what makes them one."""
+    (folder / STARTING).touch()
+    names = sorted((entry.name for entry in folder.iterdir()), key=lambda name: (name == _MARK, name != STARTING))
     write_json(folder.parent / _MOVING, names)
     for name in names:
-        if name == _LAST[-1]:
+        if name == _MARK:
             sync_folder(target)
         (folder / name).rename(target / name)
     sync_folder(target)
+    (target / STARTING).unlink()
 
 
 def _moved(place: Path, out: Path) -> list[str]:

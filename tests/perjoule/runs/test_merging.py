@@ -160,8 +160,9 @@ def test_a_merge_that_fails_leaves_nothing_and_can_be_repeated(tmp_path: Path) -
     assert len(merge_runs(paths, tmp_path / "merged").trials) == 16
 
 
+@pytest.mark.parametrize("exists", [False, True])
 def test_a_kill_at_any_change_of_the_disk_leaves_no_run_and_does_not_stop_a_repeat(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, exists: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = two_shards(tmp_path)
     whole = run_of(tmp_path / "whole", PROMPTS[:4])
@@ -169,6 +170,8 @@ def test_a_kill_at_any_change_of_the_disk_leaves_no_run_and_does_not_stop_a_repe
     out = tmp_path / "merged"
     at, done = 0, False
     while not done:
+        if exists:
+            out.mkdir()
         with crashing(monkeypatch, at), monkeypatch.context() as patch:
             patch.setattr("perjoule.runs.whole.shutil.rmtree", lambda *args, **kwargs: None)  # nobody tidies up
             try:
@@ -176,15 +179,24 @@ def test_a_kill_at_any_change_of_the_disk_leaves_no_run_and_does_not_stop_a_repe
                 done = True
             except Crash:
                 pass
-        if out.exists():  # the crash came after the last step
+        if (out / "environment.json").exists():  # the crash came after the last step
             assert hashes(load_run(out)) == hashes(whole)
         else:
-            assert not any(is_run(entry) for entry in tmp_path.iterdir() if entry.name.startswith("."))
+            assert not any(is_run(entry) for entry in (*tmp_path.iterdir(), out) if entry.name.startswith((".", "m")))
             assert hashes(merge_runs(paths, out)) == hashes(whole)
         assert list(out.rglob("*.tmp")) == []
         shutil.rmtree(out)
         at += 11
     assert at > 60
+
+
+def test_runs_are_merged_into_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = two_shards(tmp_path)
+    (tmp_path / "merged").mkdir()
+    monkeypatch.chdir(tmp_path / "merged")
+    assert len(merge_runs(paths, Path()).trials) == 16
+    assert Path("environment.json").exists()
+    assert not list(Path().glob(".*"))
 
 
 def journal(file: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from perjoule.errors import RunError, UsageError
+from perjoule.runs.directory import is_run
 from perjoule.runs.whole import whole_or_nothing
 
 CREATOR = """
@@ -40,7 +41,7 @@ def counting(path, target):
         killed()
     moves.append(target)
     return rename(path, target)
-for number in range(len(names) + 1):
+for number in range(len(names) + 2):
     out = Path(place, str(number))
     out.mkdir()
     if not (child := os.fork()):
@@ -250,7 +251,7 @@ def test_content_that_others_add_to_an_empty_folder_is_kept(tmp_path: Path) -> N
     assert [(file.name, file.read_text()) for file in out.iterdir()] == [("suite.toml", "of another")]
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_a_failed_move_leaves_nothing(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rename, moves = Path.rename, []
 
@@ -270,16 +271,18 @@ def test_a_failed_move_leaves_nothing(tmp_path: Path, number: int, monkeypatch: 
         fill()
     assert list(tmp_path.iterdir()) == []
     assert caught.value.filename == str(tmp_path / moves[-1])
-    assert moves[2:] == ["suite.toml", "environment.json"][: max(0, number - 1)]
+    assert moves[0] == ".starting"
+    assert sorted(moves[1:4]) == ["images", "prompts.jsonl", "suite.toml"][:number]
+    assert moves[4:] == ["environment.json"][: max(0, number - 3)]
 
 
 def test_a_kill_while_entries_are_moved_leaves_no_run_and_the_next_process_removes_the_rest(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", MOVER, tmp_path, *NAMES], check=True)
-    for number in range(len(NAMES)):
+    for number in range(len(NAMES) + 1):  # of these and .starting
         out = tmp_path / str(number)
         assert (out / ".perjoule-new").is_dir()
         assert len(list(out.iterdir())) == number + 1
-        assert not (out / "environment.json").exists()
+        assert not is_run(out)
         (out / "mine").touch()
         with pytest.raises(UsageError, match="exists already"), whole_or_nothing(out):
             pass
@@ -288,7 +291,7 @@ def test_a_kill_while_entries_are_moved_leaves_no_run_and_the_next_process_remov
             assert [entry.name for entry in out.iterdir()] == [".perjoule-new"]
             (folder / "new").touch()
         assert [entry.name for entry in out.iterdir()] == ["new"]
-    complete = tmp_path / str(len(NAMES))  # killed after the last move
+    complete = tmp_path / str(len(NAMES) + 1)  # killed after the last move
     with pytest.raises(UsageError, match="exists already"), whole_or_nothing(complete):
         pass
     assert {entry.name for entry in complete.iterdir()} == {*NAMES, ".perjoule-new"}
