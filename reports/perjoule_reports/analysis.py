@@ -62,6 +62,11 @@ class Analysis:
     troubles: tuple[str, ...] = ()
 
     @property
+    def recommends(self) -> bool:
+        """Whether a cell of this run may be recommended: only if the change passed its gate, or there is no gate."""
+        return self.verdict is None or self.verdict.verdict == "pass"
+
+    @property
     def comparisons(self) -> tuple[Comparison, ...]:
         """The arms compared with their anchors, as in `perjoule frontier`."""
         return self.frontier.comparisons if self.frontier else ()

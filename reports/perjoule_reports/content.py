@@ -63,6 +63,7 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
     deploy, call = deployment(run, evidence, analysis, pair, plan, asked.address or RUN)
     top = replace(top, deploy=deploy, call=call, beware=caveats(run, evidence, analysis, versus, pair))
     top = verdict_headline(top, run, asked.baseline, evidence, analysis)
+    deployed = safe if analysis.recommends else ""
     notes = {
         "warnings": trust.warnings_table(run),
         "failures": trust.failures_table(run),
@@ -70,8 +71,8 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
     }
     made = (
         gate_section(run, asked.baseline, evidence, analysis),
-        choose_section(evidence, analysis, plan),
-        pictures_section(run, evidence, top, asked.baseline, page, safe),
+        choose_section(evidence, analysis, plan, recommends=analysis.recommends),
+        pictures_section(run, evidence, top, asked.baseline, page, deployed),
         frontier_section(evidence, analysis, top.test),
         people_section(run, evidence, analysis),
         arms_section(evidence, analysis, versus),
@@ -88,10 +89,11 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
         carbon_section(analysis),
     )
     sections = tuple(section for section in made if section is not None)
-    seen = glance(run, asked.baseline, evidence, analysis, top, safe)
+    seen = glance(run, asked.baseline, evidence, analysis, top, deployed)
     figures = (seen.figure, *(figure for section in sections for figure in section.figures))
     rules = frozenset().union(*(figure.rules for figure in figures if figure is not None))
     verdict = stamp(analysis.verdict)
+    options = choices(run, evidence, plan, recommends=analysis.recommends)
     return Report(
         title=fmt.clean(run.suite.title or run.suite.name),
         subtitle=_subtitle(run),
@@ -103,7 +105,7 @@ def build_report(run: RunData, request: ReportRequest | None = None, page: Path 
         glance=seen,
         sections=sections,
         css_rules=tuple(sorted(rules)),
-        payload=data.payload(run, evidence, analysis, verdict, top, notes, choices(run, evidence, plan)),
+        payload=data.payload(run, evidence, analysis, verdict, top, notes, options),
     )
 
 

@@ -24,10 +24,8 @@ def glance(
 ) -> Glance:
     """Return the pair of images and the small frontier; each is None if the run does not have it.
 
-    `recommended` is the cell to deploy, or empty; a change that has not passed its gate is not recommended.
+    `recommended` is the cell to deploy, or empty.
     """
-    if analysis.verdict is not None and analysis.verdict.verdict != "pass":
-        recommended = ""
     return replace(_pair(run, baseline, evidence, top), figure=_figure(evidence, analysis, top, recommended))
 
 

@@ -5,6 +5,7 @@ One browser for all tests. Where no Chromium is installed these tests are skippe
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -417,6 +418,36 @@ def test_sliders_name_the_cheapest_point_that_keeps_both(visit: Any) -> None:
         assert page.locator("#chooser .answer").inner_text() == good["sentence"]
     budget.evaluate("e => { e.value = e.min; e.dispatchEvent(new Event('input')); }")
     assert "No operating point keeps both" in page.locator("#chooser .answer").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("direction", "kept", "shown"),
+    [
+        ("higher", 0.67867, "0.678"),
+        ("higher", 0.678, "0.678"),
+        ("higher", -0.1004, "\N{MINUS SIGN}0.101"),
+        ("higher", 0.099961, "0.0999"),
+        ("lower", 12.341, "12.4"),
+        ("lower", -0.10067, "\N{MINUS SIGN}0.1"),
+        ("lower", 1234.0, "1240"),
+    ],
+)
+def test_the_floor_of_the_slider_is_kept(
+    pages: dict[str, Path], visit: Any, tmp_path: Path, direction: str, kept: float, shown: str
+) -> None:
+    """It is rounded towards the worse side, as in the text and the table."""
+    text, end = pages["small"].read_text(), "</script>"
+    head, begin, rest = text.partition(re.search(r"<script[^>]*perjoule-result[^>]*>", text)[0])  # type: ignore[index]
+    stored, end, tail = rest.partition(end)
+    data = json.loads(stored)
+    data["metrics"][data["choices"]["metric"]]["direction"] = direction
+    data["choices"] |= {"options": [{**data["choices"]["options"][0], "quality_kept": kept}], "floor": kept}
+    made = tmp_path / "page.html"
+    made.write_text("".join((head, begin, json.dumps(data).replace("<", "\\u003c"), end, tail)))
+    page = visit("small").page
+    page.goto(made.as_uri())
+    assert page.locator("#chooser output").first.inner_text() == shown
+    assert page.locator("#chooser .answer").inner_text() == data["choices"]["options"][0]["sentence"]
 
 
 @pytest.mark.parametrize(("viewport", "limit"), [(PHONE, 1400), (DESK, 700)], ids=["phone", "desk"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from perjoule.types import Interval
@@ -17,9 +18,13 @@ from perjoule_reports.records import Cell, Column, RunData, Section, Table
 from perjoule_reports.sections import guide
 from perjoule_reports.sections.tables import interval_cells
 
+_ONE = fmt.Scale(factor=1.0, unit="")
 
-def choose_section(evidence: Evidence, analysis: Analysis, plan: Choosing | None) -> Section:
-    """Build the section."""
+
+def choose_section(
+    evidence: Evidence, analysis: Analysis, plan: Choosing | None, *, recommends: bool = True
+) -> Section:
+    """Build the section; the options are listed, but none is marked, if the report recommends no cell."""
     if plan is None:
         return Section(
             anchor="choose",
@@ -28,6 +33,7 @@ def choose_section(evidence: Evidence, analysis: Analysis, plan: Choosing | None
             empty=f"a choice for a quality floor, which needs {LEAST_PROMPTS} prompts with scores in comparable cells",
         )
     marked = " Its row is marked." if plan.safe else ""
+    advice = f" {decision(plan, evidence, analysis)}{marked}" if recommends else ""
     several = plan.axis.within_family and len({arm.family for arm in evidence.arms}) > 1
     only = f" Only cells of {plan.best.arm.family} are compared." if several else ""
     return Section(
@@ -40,14 +46,16 @@ def choose_section(evidence: Evidence, analysis: Analysis, plan: Choosing | None
         change="More prompts raise what each point keeps; perjoule recommend --confidence takes another share.",
         paragraphs=(
             f"How good must the images be? Each row is the cheapest cell for a floor of {plan.axis.label} up to the "
-            f"value under “keeps”.{only} {decision(plan, evidence, analysis)}{marked}",
+            f"value under “keeps”.{only}{advice}",
         ),
-        tables=(_table(plan, evidence.energy_unit),),
+        tables=(_table(plan, evidence.energy_unit, plan.safe if recommends else None),),
     )
 
 
-def choices(run: RunData, evidence: Evidence, plan: Choosing | None) -> ResultChoices | None:
-    """Return the options for the page's sliders and for other programs."""
+def choices(
+    run: RunData, evidence: Evidence, plan: Choosing | None, *, recommends: bool = True
+) -> ResultChoices | None:
+    """Return the options for the page's sliders and for other programs; none is chosen if none is recommended."""
     if plan is None:
         return None
     unit = evidence.energy_unit
@@ -56,7 +64,7 @@ def choices(run: RunData, evidence: Evidence, plan: Choosing | None) -> ResultCh
         label=plan.axis.label,
         floor=plan.floor,
         margin=plan.margin,
-        chosen=plan.safe.arm.cell_id if plan.safe else None,
+        chosen=plan.safe.arm.cell_id if plan.safe and recommends else None,
         options=tuple(
             ResultOption(
                 cell_id=option.arm.cell_id,
@@ -78,24 +86,27 @@ def _sentence(option: Option, plan: Choosing, unit: fmt.Scale) -> str:
     return f"{name}: {energy[0]} {unit.unit}{mark} per image {energy[1]}, {plan.axis.label} {' '.join(quality)}"
 
 
-def _kept(plan: Choosing) -> list[Cell]:
-    """Return what the options of the table keep, rounded towards the worse side: what is printed is kept."""
-    values = [option.quality for option in plan.stairs]
-    digits = 10.0 ** (fmt.decimals_of([Interval(value=value) for value in values]) or 0)
-    towards = math.floor if plan.axis.higher else math.ceil
-    cells = interval_cells([Interval(value=towards(value * digits) / digits) for value in values])
+def _rounded(
+    values: Sequence[float | None], towards: Callable[[float], int], unit: fmt.Scale, brands: Sequence[str] = ()
+) -> list[Cell]:
+    """Return numbers rounded towards the worse side: what is printed is kept."""
+    digits = 10.0 ** (fmt.decimals_of([Interval(value=value) for value in values], unit) or 0) / unit.factor
+    # the product of a number that has these digits may end in ...99999
+    rounded = [None if value is None else towards(round(value * digits, 6)) / digits for value in values]
+    cells = interval_cells([Interval(value=value) for value in rounded], unit, brands, fmt.ABSENT)
     return [replace(cell, sort=value) for cell, value in zip(cells, values, strict=True)]
 
 
-def _table(plan: Choosing, unit: fmt.Scale) -> Table:
+def _table(plan: Choosing, unit: fmt.Scale, chosen: Option | None) -> Table:
     stairs = plan.stairs
     brands = [option.arm.brand for option in stairs]
+    worse = math.floor if plan.axis.higher else math.ceil
     rows = tuple(
         zip(
             [Cell(text=capitalised(option.arm.words, option.arm.variant)) for option in stairs],
-            _kept(plan),
+            _rounded([option.quality for option in stairs], worse, _ONE),
             interval_cells([option.arm.energy for option in stairs], unit, brands),
-            interval_cells([Interval(value=option.energy_j) for option in stairs], unit, brands, fmt.ABSENT),
+            _rounded([option.energy_j for option in stairs], math.ceil, unit, brands),
             strict=True,
         )
     )
@@ -105,5 +116,5 @@ def _table(plan: Choosing, unit: fmt.Scale) -> Table:
         Column(title="energy", unit=f"{unit.unit}/image", numeric=True),
         Column(title="stays within", unit=f"{unit.unit}/image, in 90 %", numeric=True),
     )
-    marked = frozenset(i for i, option in enumerate(stairs) if option is plan.safe)
+    marked = frozenset(i for i, option in enumerate(stairs) if option is chosen)
     return Table(caption="The safe choice by quality floor", columns=columns, rows=rows, marked=marked)

@@ -7,6 +7,13 @@ if (chooser) {
   const sign = data.metrics[metric].direction === "lower" ? -1 : 1;
   const kept = options.map((option) => sign * option.quality_kept);
   const spent = options.map((option) => option.energy_j_kept).filter((joules) => joules !== null);
+  // three digits, at most the value: a point that keeps the value keeps what is printed
+  const floored = (value) => {
+    const near = value.toPrecision(3);
+    if (Number(near) <= value + 1e-9 * Math.abs(value)) return near;
+    return (Number(near) - 10 ** (Math.floor(Math.log10(Math.abs(value))) - 2)).toPrecision(3);
+  };
+  const towards = (side, value) => String(side * Number(floored(side * value)) || 0).replace("-", "\u2212");
   const slider = (text, low, high, value) => {
     const input = make("input", { type: "range", min: low, max: high, step: "any", value, id: `choose-${text.length}` });
     const shown = make("output", { htmlFor: input.id });
@@ -25,8 +32,8 @@ if (chooser) {
   function answer() {
     const wanted = Number(quality[0].value);
     const limit = budget && Number(budget[0].value) < Number(budget[0].max) - 1e-9 ? Math.exp(budget[0].value) : Infinity;
-    quality[1].textContent = (sign * wanted).toPrecision(3);
-    if (budget) budget[1].textContent = limit === Infinity ? "no limit" : `${limit.toPrecision(3)} J/image`;
+    quality[1].textContent = towards(sign, sign * wanted);
+    if (budget) budget[1].textContent = limit === Infinity ? "no limit" : `${towards(-1, limit)} J/image`;
     const slack = 1e-6 * Math.max(1, Math.abs(wanted));
     const good = options.find((option) => sign * option.quality_kept >= wanted - slack
       && (limit === Infinity || (option.energy_j_kept !== null && option.energy_j_kept <= limit * (1 + 1e-6))));

@@ -81,6 +81,18 @@ def test_the_table_has_a_row_for_every_floor(report: Report) -> None:
     assert all(value < floor for value in kept[:marked])
 
 
+def test_what_the_table_prints_is_kept(report: Report) -> None:
+    """Qualities are rounded down and joules up, at the most by one in the last place."""
+    (found,) = section(report, "choose").tables
+    kept = {option["cell_id"]: option for option in report.payload["choices"]["options"]}
+    assert found.rows
+    for row in found.rows:
+        option = next(o for o in kept.values() if o["quality_kept"] == pytest.approx(row[1].sort, rel=1e-5))
+        for cell, value, sign in ((row[1], option["quality_kept"], 1), (row[3], option["energy_j_kept"], -1)):
+            lost = sign * (value - float(cell.text))
+            assert -1e-5 * value <= lost <= 10.0 ** -len(cell.text.partition(".")[2])
+
+
 def test_the_advice_names_the_choice_with_its_code(small: SyntheticRun) -> None:
     report = build_report(small)
     chosen = report.payload["choices"]["chosen"]

@@ -50,6 +50,7 @@ class TestGate:
         assert report.payload["gate"]["verdict"] == exit_word
         self.check_headline(report, run, candidate)
         assert report.headline.deploy[0].startswith("Keep the baseline") == (word != "PASS")
+        self.check_advice(report, recommends=word == "PASS")
         found = section(report, "gate")
         assert found.figures[0].name == "gate-plane"
         assert {"region", "change", "margins"} <= set(re.findall(r'id="gate-plane-(\w+)"', found.figures[0].svg))
@@ -60,6 +61,16 @@ class TestGate:
         assert losses == sorted(losses)
         assert losses[-1] < 0
         assert row[3].text.endswith(word)
+
+    def check_advice(self, report: Report, *, recommends: bool) -> None:
+        """Choose lists the cells of any run, but names one only where Deploy does."""
+        choose = section(report, "choose")
+        assert len(choose.tables[0].marked) == recommends
+        assert ("Its row is marked." in choose.paragraphs[0]) == recommends
+        assert ("in 90 % of the draws: " in choose.paragraphs[0]) == recommends
+        assert (report.payload["choices"]["chosen"] is not None) == recommends
+        assert report.payload["choices"]["options"]
+        assert (report.headline.call == "") or recommends
 
     def check_headline(self, report: Report, baseline: Run, candidate: Run) -> None:
         """The verdict in absolute numbers is the headline; the joules are means over the cells of both runs."""
