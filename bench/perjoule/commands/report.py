@@ -100,10 +100,16 @@ def report(
                 mode="stored" if stored else "paired",
             ),
             co2_country=co2_country,
-            address=shlex.join([run, *(["--study", str(study)] if study else [])]),
+            address=_address(run, study),
         )
         files = reporting.report(ours, out or ours.path / "report.html", request)
     _print(files, as_json, open_report)
+
+
+def _address(run: str, study: Path | None) -> str:
+    """Return the run as arguments of a command, by names alone: a page that is passed on must not contain folders."""
+    named = [Path(run).resolve().name, *(["--study", study.name] if study else [])]
+    return shlex.join(named)
 
 
 def _unreadable(folder: Path) -> list[str]:

@@ -23,7 +23,8 @@ class ReportRequest:
         gate: Configuration of the gate.
         co2_country: ISO 3166-1 alpha-3 code of a country, to estimate grams of CO2 from its electricity; without it
             there is no estimate.
-        address: The run as arguments of a command, e.g. `runs/demo --study votes`, for commands that the page suggests.
+        address: The run as arguments of a command, e.g. `demo --study votes`, for commands that the page suggests:
+            names without folders, because pages are passed on.
     """
 
     baseline: Run | None = None

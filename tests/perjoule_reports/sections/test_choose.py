@@ -114,6 +114,7 @@ def suggested(
     capsys.readouterr()
     command = re.search(r"or perjoule (recommend .*)\.$", "\n".join(result["deploy"]), flags=re.M)
     assert command
+    monkeypatch.chdir(run.path.parent)  # the page names the run without its folders
     assert executed([*shlex.split(command[1]), "--json"], monkeypatch) == 0
     return json.loads(capsys.readouterr().out), result
 
@@ -133,6 +134,25 @@ def test_the_command_on_the_page_makes_the_choice_of_the_page(
     assert run.metrics["cvvdp"].track == "fidelity"
     asked, page = suggested(run, tmp_path, monkeypatch, capsys)
     assert asked["safe"]["cell_id"] == page["choices"]["chosen"]
+
+
+def test_a_page_does_not_contain_the_folders_of_its_author(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "acme").mkdir()
+    run = imported(table(**SMALL), tmp_path / "acme", "my run")
+    written = []
+    for folder, named in (
+        (tmp_path, str(run.path)),
+        (run.path.parent, "my run"),
+        (run.path, "."),
+        (run.path, "../my run/"),
+    ):
+        monkeypatch.chdir(folder)
+        assert executed(["report", named], monkeypatch) == 0
+        written.append({name: (run.path / name).read_text() for name in ("report.html", "report.md", "result.json")})
+    assert "or perjoule recommend 'my run' --min-quality" in "".join(json.loads(written[0]["result.json"])["deploy"])
+    for pages in written:
+        assert pages == written[0]
+        assert not [name for name, text in pages.items() if str(tmp_path) in text or "acme" in text]
 
 
 def test_a_floor_that_no_cell_keeps_is_not_suggested(
