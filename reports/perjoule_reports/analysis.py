@@ -22,6 +22,7 @@ from perjoule.statistics.frontier import frontier_of
 from perjoule.statistics.noise import Source, drift, sources
 from perjoule.statistics.per_prompt import PerPrompt, Slice, per_prompt, slices
 from perjoule.statistics.records import Comparison, Frontier, Sensitivity
+from perjoule.statistics.safe import anchor_worth
 from perjoule.statistics.sensitivity import bd_by_metric
 from perjoule.types import Estimate
 from perjoule_reports.evidence import Arm, Axis, Evidence
@@ -115,15 +116,15 @@ def analyse(run: RunData, evidence: Evidence, request: ReportRequest) -> Analysi
 
 
 def anchor_arm(evidence: Evidence, axis: Axis) -> Arm | None:
-    """The longest fixed run that has joules and a score; if several are equally long, the best of them.
+    """The cell that all others are compared with, as in `perjoule recommend`: see `anchor_worth`.
 
     A cell with odd joules is the anchor only if all cells have.
     """
     arms = advisable(evidence, axis) or rivals(evidence, axis)
 
-    def worth(arm: Arm) -> tuple[bool, float, float, float]:
+    def worth(arm: Arm) -> tuple[float, ...]:
         quality = (arm.quality_of(axis).value or 0.0) * (1 if axis.higher else -1)
-        return arm.role == "fixed", arm.steps or 0, quality, arm.energy.value or 0
+        return anchor_worth(arm.role, arm.steps, quality, arm.energy.value)
 
     return max(arms, key=worth, default=None)
 

@@ -22,7 +22,7 @@ from perjoule.statistics.facts import cell_facts
 from perjoule.statistics.grid import ENERGY, read_grid
 from perjoule.statistics.points import points_of
 from perjoule.statistics.resampling import RESAMPLES, Array
-from perjoule.statistics.safe import CONFIDENCE, kept
+from perjoule.statistics.safe import CONFIDENCE, anchor_worth, kept
 from perjoule.suite.diffusers_code import diffusers_code, policy_code
 from perjoule.suite.reading import cells_of
 from perjoule.suite.smaller import planned_name
@@ -95,7 +95,7 @@ def recommend(
         run: A scored run.
         metric: Defaults to the suite's primary metric.
         min_quality: Choose the cheapest cell of at least this quality; without this and `max_joules`, of at least the
-            quality of the longest fixed run minus the metric's margin, or what that run keeps.
+            quality of the longest run minus the metric's margin, or what that run keeps; see `anchor_worth`.
         max_joules: Choose the best cell of at most this many J/image.
         family: Only cells of this family; needed for a full-reference metric if the run has several.
         by_point: Judge cells by their point estimates alone.
@@ -150,10 +150,10 @@ def recommend(
     keeps_quality = kept(sign * quality.point[0], alone, confidence)
     floor_from = None
     if min_quality is None and max_joules is None:
-        longest = _longest(rows, eligible, sign)
+        longest = _anchor(rows, eligible, sign)
         if longest is None or not np.isfinite(keeps_quality[longest]):
             raise EvidenceError(
-                "recommend: no fixed run has joules and resamples of quality, so there is no default floor: give "
+                "recommend: no cell has joules and resamples of quality, so there is no default floor: give "
                 "--min-quality or --max-joules"
             )
         if spec.margin is None:
@@ -227,18 +227,17 @@ def recommend(
     return document(recommendation)
 
 
-def _longest(rows: list[dict[str, Any]], eligible: Any, sign: float) -> int | None:
-    """Return the place of the longest fixed run with joules and a score; the best of equally long ones."""
-    fixed = [
-        i
-        for i, row in enumerate(rows)
-        if eligible[i] and row["role"] == "fixed" and row["energy_j_per_image"] and row["quality"] is not None
+def _anchor(rows: list[dict[str, Any]], eligible: Any, sign: float) -> int | None:
+    """Return the place of the cell that sets the floor, the anchor of the report; None without joules and scores."""
+    known = [
+        i for i, row in enumerate(rows) if eligible[i] and row["energy_j_per_image"] and row["quality"] is not None
     ]
 
-    def worth(i: int) -> tuple[float, float, float]:
-        return rows[i]["steps_mean"] or 0, sign * rows[i]["quality"], rows[i]["energy_j_per_image"]
+    def worth(i: int) -> tuple[float, ...]:
+        row = rows[i]
+        return anchor_worth(row["role"], row["steps_mean"], sign * row["quality"], row["energy_j_per_image"])
 
-    return max(fixed, key=worth, default=None)
+    return max(known, key=worth, default=None)
 
 
 def _meets(energy: Array, quality: Array, sign: float, min_quality: float | None, max_joules: float | None) -> Any:

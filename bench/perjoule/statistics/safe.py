@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from perjoule.statistics.resampling import Array
+from perjoule.types import Role
 
 CONFIDENCE = 0.9
 
@@ -43,3 +44,18 @@ def kept(point: Array, resamples: Array, confidence: float = CONFIDENCE) -> Arra
     get negative values: less is better.
     """
     return np.minimum(point, least_kept(resamples, confidence))
+
+
+def anchor_worth(role: Role, steps: float | None, quality: float, energy_j: float | None) -> tuple[float, ...]:
+    """Return a key whose maximum over the cells is the anchor, which sets the floor and which others are compared with.
+
+    It is the longest fixed run. Without any fixed run it is the longest other one, a control only if there is nothing
+    else. Of equally long runs it is the best.
+
+    Args:
+        role: Part that the cell plays.
+        steps: Mean number of steps.
+        quality: Mean quality, turned so that higher is better.
+        energy_j: Joules per image.
+    """
+    return {"fixed": 2.0, "control": 0.0}.get(role, 1.0), steps or 0.0, quality, energy_j or 0.0
