@@ -69,7 +69,7 @@ def _thumb(row: Row, shot: Shot, text: str, image: Encoded, evidence: Evidence) 
         key=shot.key,
         flag=flag,
         lines=(
-            *(() if row.label or (arm.role != "predicted" and not shot.side.name) else (steps,)),
+            *((steps,) if not row.label and _needs_steps(shot) else ()),
             shot.joules(evidence.energy_unit),
             f"{axis.label if axis else 'score'} {fmt.number(shot.score)}" if shot.score is not None else "not scored",
         ),
@@ -77,6 +77,13 @@ def _thumb(row: Row, shot: Shot, text: str, image: Encoded, evidence: Evidence) 
         pixelated=image.pixelated,
         reduced=image.reduced,
     )
+
+
+def _needs_steps(shot: Shot) -> bool:
+    """Return whether the label over an image does not tell its steps: it names the run, or the mean of a cell."""
+    arm = shot.side.arm
+    low, high = arm.steps_spread or (None, None)
+    return bool(shot.side.name) or low != high or steps_of(shot) != arm.steps
 
 
 def steps_of(shot: Shot) -> float | None:
