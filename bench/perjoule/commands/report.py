@@ -80,8 +80,8 @@ def report(
     if not is_remote(run) and holds_runs(Path(run)):
         if baseline is not None:
             raise UsageError(f"--baseline {baseline}: {run} is a folder of runs: name one of its runs")
-        files = reporting.index(Path(run), out or Path(run) / "index.html")
-        _print(files, as_json, open_report, _unreadable(Path(run)))
+        files, problems = reporting.index(Path(run), out or Path(run) / "index.html")
+        _print(files, as_json, open_report, problems)
         return
     with ExitStack() as stack:
         ours = load_run(stack.enter_context(fetched_run(run, pictures=True)))
@@ -110,24 +110,6 @@ def _address(run: str, study: Path | None) -> str:
     """Return the run as arguments of a command, by names alone: a page that is passed on must not contain folders."""
     named = [Path(run).resolve().name, *(["--study", study.name] if study else [])]
     return shlex.join(named)
-
-
-def _unreadable(folder: Path) -> list[str]:
-    """Return why runs of a folder, or the history, are not in the index."""
-    from perjoule.commands import tables
-    from perjoule.errors import RunError
-    from perjoule.gating.history import read_history
-
-    problems = [
-        row.problem if row.run in row.problem else f"{row.run}: {row.problem}"
-        for row in tables.listing("runs", folder).runs or ()
-        if row.problem
-    ]
-    try:
-        read_history()
-    except RunError as error:
-        problems.append(str(error))
-    return problems
 
 
 def _print(files: list[Path], as_json: bool, open_report: bool, problems: Sequence[str] = ()) -> None:

@@ -300,13 +300,23 @@ def _run_row(folder: Path) -> RunRow:
             "failed": failed,
             "planned": planned,
             "metric": run.suite.metrics.primary or None,
-            "provenance": weakest(row.provenance for row in known_points(run) if row.energy_j_per_image is not None),
+            "provenance": _provenance(run),
             "verdict": None if result.verdict in ("", "no-gate") else result.verdict,
             "headline": result.headline or None,
         }
     except (PerjouleError, OSError, ValueError) as error:
         facts["problem"] = first_line(error)
     return RunRow(**{**facts, "run": str(folder)})
+
+
+def _provenance(run: Run) -> str | None:
+    """Return the provenance of a run's joules; None if they cannot be averaged, e.g. windows of two devices."""
+    try:
+        return weakest(row.provenance for row in known_points(run) if row.energy_j_per_image is not None)
+    except RunError:
+        if run.has_points:  # the table is damaged
+            raise
+        return None
 
 
 def _suite_row(name: str) -> SuiteRow:

@@ -1,7 +1,8 @@
 """Options of a report, and the writers that are called with them.
 
 A writer `(run, out, request) -> list[Path]` is registered under the entry point group `perjoule.reports`. It writes the
-report to `out`, an HTML file or a folder, and returns the files, the page first.
+report to `out`, an HTML file or a folder, and returns the files, the page first. One of an index
+`(folder, out, on_problem) -> list[Path]` calls `on_problem` with a sentence for each run that it cannot show.
 """
 
 from __future__ import annotations
@@ -41,9 +42,14 @@ def report(run: Run, out: Path, request: ReportRequest | None = None) -> list[Pa
     return files
 
 
-def index(folder: Path, out: Path) -> list[Path]:
-    """Render the page of a folder of runs with every registered index writer; returns the files written."""
+def index(folder: Path, out: Path) -> tuple[list[Path], list[str]]:
+    """Render the page of a folder of runs with every registered index writer.
+
+    Returns:
+        The files written, and a sentence for each run that is not in the index.
+    """
     files: list[Path] = []
+    problems: list[str] = []
     for point in registry.registered("indexes").values():
-        files += point.load()(folder, out)
-    return files
+        files += point.load()(folder, out, problems.append)
+    return files, list(dict.fromkeys(problems))

@@ -81,10 +81,11 @@ class RunLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenRun:
-    """A folder that looks like a run but cannot be read as one."""
+    """A folder that looks like a run but cannot be read as one; `problem` is the reason with the path as given."""
 
     folder: str
     reason: str
+    problem: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,8 @@ def read_folder(folder: Path) -> tuple[tuple[SuiteRuns, ...], tuple[BrokenRun, .
             lines.append(read_line(child))
         except (PerjouleError, pl.exceptions.PolarsError, OSError, ValueError, KeyError, TypeError) as error:
             reason = clean(str(error)) or type(error).__name__
-            broken.append(BrokenRun(folder=child.name, reason=reason.replace(str(child), child.name)))
+            problem = reason if str(child) in reason else f"{child}: {reason}"
+            broken.append(BrokenRun(folder=child.name, reason=reason.replace(str(child), child.name), problem=problem))
     by_suite: dict[str, list[RunLine]] = {}
     for line in sorted(lines, key=lambda line: (line.created, line.folder)):
         by_suite.setdefault(line.suite, []).append(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -66,13 +66,14 @@ class Part:
     note: str
 
 
-def write_index(folder: Path, out: Path) -> list[Path]:
+def write_index(folder: Path, out: Path, on_problem: Callable[[str], object] | None = None) -> list[Path]:
     """Write the index of a folder of runs, with the trends of the history in `.perjoule/`, if there is one.
 
     Args:
         folder: Its sub-folders are the runs.
         out: The HTML file, or a folder that gets `index.html`. Links to reports are relative to `folder`, so the file
             belongs there.
+        on_problem: Gets a sentence for each run, and for a history, that cannot be read.
 
     Returns:
         The file written.
@@ -83,11 +84,11 @@ def write_index(folder: Path, out: Path) -> list[Path]:
     if not holds_runs(folder):
         raise RunError(f"{folder} contains no runs: give a run directory, or a folder of run directories")
     page = out if out.suffix.lower() in {".html", ".htm"} else out / "index.html"
-    write_text(page, render_index(folder))
+    write_text(page, render_index(folder, on_problem=on_problem))
     return [page]
 
 
-def render_index(folder: Path, history: Path = FILE) -> str:
+def render_index(folder: Path, history: Path = FILE, on_problem: Callable[[str], object] | None = None) -> str:
     """Render the page. Equal runs and histories give equal bytes on one machine."""
     suites, broken = read_folder(folder)
     parts = [_part(suite, f"suite-{i}") for i, suite in enumerate(suites)]
@@ -95,7 +96,11 @@ def render_index(folder: Path, history: Path = FILE) -> str:
     try:
         trends = trend_parts(read_history(history))
     except RunError as error:
-        broken = (*broken, BrokenRun(folder=str(history), reason=fmt.clean(str(error))))
+        reason = fmt.clean(str(error))
+        broken = (*broken, BrokenRun(folder=str(history), reason=reason, problem=reason))
+    for one in broken:
+        if on_problem is not None:
+            on_problem(one.problem)
     rules = {rule for part in parts for spark in part.sparks for rule in spark.svg.rules}
     rules |= {rule for trend in trends for curve in trend.curves for rule in curve.svg.rules}
     return render_page(

@@ -159,6 +159,23 @@ def test_joules_that_cannot_be_averaged_are_absent_with_the_reason(tmp_path):
     assert "no joules: mixed: trial" in suite.runs[0].doubts[-1]
 
 
+def test_a_run_without_joules_is_in_the_index_and_in_the_list(tmp_path, capsys):
+    run = stored_run(tmp_path / "mixed")
+    without_points(run, [row | {"energy_j": -1.0} for row in run.trials.to_dicts()])
+    shutil.copytree(tmp_path / "mixed", tmp_path / "broken")
+    (tmp_path / "broken" / "suite.toml").write_text("[")
+    code, out, err = call("report", str(tmp_path), "--json", capsys=capsys)
+    assert err == ""
+    (problem,) = json.loads(out)["problems"]
+    assert code == 0
+    assert problem.startswith(str(tmp_path / "broken"))
+    rows = json.loads(call("list", "runs", str(tmp_path), "--json", capsys=capsys)[1])["runs"]
+    listed, broken = rows
+    assert (listed["problem"], listed["suite"], listed["done"]) == (None, run.suite.name, len(run.trials))
+    assert listed["provenance"] is None
+    assert broken["problem"]
+
+
 def test_links_lead_to_reports_that_exist(folder):
     (folder / "old" / "report.html").write_text("x")
     page = render_index(folder)
