@@ -145,11 +145,15 @@ def change(value: Interval, *, percent: bool, decimals: int | None = None) -> st
     return f"{text}{unit} {ends}".rstrip()
 
 
-def before_after(joules: tuple[float, float]) -> str:
-    """Format two energies per image with one prefix, e.g. `135 → 151 J per image`; one if they are equal."""
+def before_after(joules: tuple[float, float], mark: str = "") -> str:
+    """Format two energies per image with one prefix, e.g. `135 → 151 J per image`; one if they are equal.
+
+    `mark` is that of the provenance, e.g. `est.`.
+    """
     unit = scale(joules, "J")
     before, after = (number(one / unit.factor) for one in joules)
-    return f"{before if joules[0] == joules[1] else f'{before} → {after}'} {unit.unit} per image"
+    shown = before if joules[0] == joules[1] else f"{before} → {after}"
+    return " ".join(filter(None, (shown, unit.unit, mark, "per image")))
 
 
 def _decimals(width: float, magnitude: float) -> int:

@@ -335,7 +335,7 @@ def _single(arms: list[Arm], axis: Axis) -> Headline:
     unit = fmt.scale([arm.energy.value], "J")
     energy, quality = fmt.interval(arm.energy, unit), fmt.interval(_quality(arm, axis))
     return Headline(
-        sentence=f"{arm.words} costs {energy[0]} {unit.unit} of {_joules(arm)} per "
+        sentence=f"{capitalised(arm.words, arm.variant)} costs {energy[0]} {unit.unit} of {_joules(arm)} per "
         f"image and scores {quality[0]} in {axis.label}; with one comparable cell there is no frontier.",
         support=(f"Energy {energy[1] or 'without interval'}, {axis.label} {quality[1] or 'without interval'}.",),
         tiles=(

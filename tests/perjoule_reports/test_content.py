@@ -36,6 +36,13 @@ def test_headline_claims_nothing_from_a_handful_of_prompts(synthetic, tmp_path):
     assert build_report(run).headline.sentence.startswith("3 prompts with scores in two cells are too few")
 
 
+def test_headline_of_a_single_cell_begins_with_a_capital_letter(synthetic, tmp_path):
+    run = synthetic.make_run(tmp_path, prompts=9, ladder=(8,), seeds=(1,), variants=("one",), metrics=("scene",))
+    variant = replace(run.suite.variants[0], label="the small model")
+    labelled = replace(run, suite=replace(run.suite, variants=(variant,)))
+    assert build_report(labelled).headline.sentence.startswith("The small model at 8 steps costs ")
+
+
 def test_headline_of_a_full_reference_axis_speaks_of_closeness(synthetic, tmp_path):
     run = synthetic.make_run(tmp_path, prompts=8, ladder=(1, 12, 50), metrics=("iclip",))
     run = replace(run, suite=replace(run.suite, metrics=replace(run.suite.metrics, primary="iclip")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -36,6 +37,8 @@ def built(run: RunData) -> tuple[Report, str, str]:
 def _renderings(report: Report) -> tuple[str, str]:
     html, markdown = render_html(report), render_markdown(report)
     visible = re.sub(r"<(script|style).*?</\1>|<svg.*?</svg>|data:image[^\"]*", "", html, flags=re.S)
+    ids = Counter(re.findall(r'\sid="([^"]*)"', re.sub(r"<script.*?</script>", "", html, flags=re.S)))
+    assert not [name for name, count in ids.items() if count > 1]
     for text in (visible, markdown):
         text = text.replace("safety_checker=None", "")  # Python to paste
         found = re.search(r"\b(nan|NaN|None|inf|Infinity|null)\b", text)

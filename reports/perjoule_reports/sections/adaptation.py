@@ -115,7 +115,7 @@ def adaptation_section(run: RunData, evidence: Evidence, analysis: Analysis) -> 
     if rows:
         figures.append(
             interval_figure(
-                "adaptation",
+                "adaptation-saving",
                 "Energy that the policy saves at equal quality",
                 rows[:_MOST_ROWS],
                 label=of_joules("energy saved at equal quality (%", evidence.provenance) + ")",

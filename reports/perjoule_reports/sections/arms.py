@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -88,7 +89,7 @@ def comparisons_table(evidence: Evidence, analysis: Analysis) -> Table | None:
         Column(title="reason or remark"),
     )  # fmt: skip
     several = len({record.anchor for record in records}) > 1
-    ladders = [f"against {evidence.label_of(record.anchor)}" for record in records]
+    ladders = [f"against the ladder of {evidence.label_of(record.anchor)}" for record in records]
     rows = tuple(
         _compared(evidence, record, per_joule, ladder if several else "")
         for record, ladder in zip(records, ladders, strict=True)
@@ -137,8 +138,13 @@ def _compared(evidence: Evidence, record: Comparison, per_joule: Scale, against:
             sort=record.overlap,
             strong=resolved,
         ),
-        Cell(text=fmt.clean(record.reason or f"BD-energy may be quoted{holm}")),
+        Cell(text=_of_ladder(record.reason) if record.reason else f"BD-energy may be quoted{holm}"),
     )
+
+
+def _of_ladder(reason: str) -> str:
+    """Return a reason in the words of this section, whose anchor is a cell: an arm is compared with a ladder."""
+    return re.sub(r"\banchor\b", "ladder", fmt.clean(reason))
 
 
 def _preference(preference: Preference | None) -> Cell:

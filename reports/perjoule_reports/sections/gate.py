@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from perjoule.display import before_after
 from perjoule.gating import Verdict
 from perjoule.gating.pairing import Pairs
 from perjoule.gating.records import EXACT_MARGIN
@@ -116,15 +117,16 @@ def _moved(axis: GateAxis, more: str, less: str, same: str, unit: Scale | None =
 
 
 def _joules(analysis: Analysis) -> str:
-    """Return e.g. `, 291 → 326 J per image`; over several cells it is the geometric mean, whose ratio is the change."""
+    """Return e.g. `, 291 → 326 J per image`, as `perjoule compare` prints it.
+
+    Over several cells it is the geometric mean, whose ratio is the change.
+    """
     pairs = analysis.pairs
     if pairs is None or not all(math.isfinite(mean) and mean > 0 for mean in pairs.mean_j):
         return ""
-    unit = fmt.scale(pairs.mean_j, "J")
     mark = fmt.brand(weakest(pairs.provenance))
     several = f" (geometric mean of {len(pairs.cells)} cells)" if len(pairs.cells) > 1 else ""
-    before, after = (fmt.number(mean / unit.factor) for mean in pairs.mean_j)
-    return f", {before} → {after} {unit.unit}{f' {mark}' if mark else ''} per image{several}"
+    return f", {before_after(pairs.mean_j, mark)}{several}"
 
 
 def gate_section(run: RunData, baseline: RunData | None, evidence: Evidence, analysis: Analysis) -> Section:

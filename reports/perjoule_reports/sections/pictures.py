@@ -59,23 +59,37 @@ def pictures_section(
         )
     gallery = None if run.images.is_empty() else Gallery(run, evidence, headline, baseline, recommended)
     shown = gallery.albums() if gallery else ()
-    score = evidence.primary.label if evidence.primary else "score"
+    how, interval = _explained(evidence.primary if mean_scores(run, evidence.primary) else None)
     compared = viewer(gallery, evidence, page) if gallery and shown else None
     return Section(
         anchor="pictures",
         title="Images",
-        how_to_read="Images in a row have the same prompt and seed; they are the images that were metered. Under each "
-        f"image: its steps, its energy, and its own {score}. The energy is that of the image if its windows contain no "
-        "other image, else the mean of its cell. The scores determine which prompts are shown; nobody selected them. "
-        "Outlined images belong to cells on the frontier.",
+        how_to_read=how,
         sample=f"{fmt.plural(sum(len(s.thumbs) for a in shown for s in a.strips), 'thumbnail')} of "
         f"{fmt.plural(run.images.height, 'image')}.",
-        interval="There is none: best and worst are extremes; they show the range of single prompts, not the average.",
+        interval=interval,
         change="Another seed gives other images of the same prompts; people may rank them differently.",
         paragraphs=gallery.remarks(page) if gallery and shown else ("The run contains no images.",),
         albums=shown,
         viewer=compared,
     )
+
+
+def _explained(scored: Axis | None) -> tuple[str, str]:
+    """Return how to read the images, and what their interval is; `scored` is the metric that has scores, if any."""
+    under = f"its steps, its energy, and its own {scored.label}" if scored else "its steps and its energy"
+    chosen = (
+        "The scores determine which prompts are shown" if scored else "Which prompts are shown depends on their ids"
+    )
+    outlined = " Outlined images belong to cells on the frontier." if scored else ""
+    how = (
+        "Images in a row have the same prompt and seed; they are the images that were metered. Under each image: "
+        f"{under}. The energy is that of the image if its windows contain no other image, else the mean of its cell. "
+        f"{chosen}; nobody selected them.{outlined}"
+    )
+    if scored is None:
+        return how, "There is none: these are single prompts, not the average."
+    return how, "There is none: best and worst are extremes; they show the range of single prompts, not the average."
 
 
 def albums(

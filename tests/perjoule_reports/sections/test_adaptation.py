@@ -67,7 +67,7 @@ def test_adaptation_is_real_only_against_its_controls(
     said = " ".join(found.paragraphs)
     for part in words:
         assert part in said, said
-    assert found.figures[0].name == "adaptation"
+    assert found.figures[0].name == "adaptation-saving"
     assert any(row[1].text == "per-image bound" for row in found.figures[0].data.rows)
     assert found.figures[1].name == "steps"
     rendered(report)

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
-import pytest
-from tests.support.reports import section
+from pathlib import Path
 
+import polars as pl
+import pytest
+from tests.support.reports import SMALL, section
+from tests.support.tables_of_runs import imported, table
+
+from perjoule_reports import build_report
 from perjoule_reports.records import Report
 
 pytestmark = pytest.mark.slow
@@ -10,6 +15,7 @@ pytestmark = pytest.mark.slow
 
 def test_arms_are_held_against_the_ladder_that_they_save_on(report: Report) -> None:
     cells, arms = section(report, "arms").tables
+    assert arms.caption == "Arms against the ladder of ladder"
     head = [c.title for c in arms.columns]
     row = dict(zip(head, arms.rows[0], strict=True))
     assert (row["arm"].text, row["resolved"].text) == ("quick", "yes")
@@ -23,3 +29,18 @@ def test_arms_are_held_against_the_ladder_that_they_save_on(report: Report) -> N
     quality = [c.title for c in cells.columns].index("Δ q")
     assert equal[quality].text.startswith("~")
     assert not equal[quality].strong
+
+
+def test_the_anchor_is_a_cell_and_what_an_arm_is_compared_with_is_a_ladder(tmp_path: Path) -> None:
+    """`slow` is as long as `fast` and better, but `fast` has more rungs."""
+    frame = table(**(SMALL | {"ladder": (2, 4, 8, 16)}), variants=(("fast", 1.0), ("slow", 2.0)))
+    slow = pl.col("variant") == "slow"
+    frame = frame.filter(~slow | (pl.col("steps") == 16))
+    better = pl.when(slow).then(pl.col("quality:q") + 0.5).otherwise(pl.col("quality:q"))
+    found = section(build_report(imported(frame.with_columns(better.alias("quality:q")), tmp_path)), "arms")
+    _, arms = found.tables
+    assert "The anchor is slow at 16 steps." in found.how_to_read
+    assert arms.caption == "Arms against the ladder of fast"
+    reason = arms.rows[0][-1].text
+    assert "above the best of the ladder" in reason
+    assert "anchor" not in reason

@@ -91,6 +91,7 @@ class TestGate:
     def test_the_same_images_on_both_sides_are_an_a_a_comparison(self, small: SyntheticRun) -> None:
         report = build_report(small, ReportRequest(baseline=small, gate=GateConfig(margin_quality=0.1)))
         assert "gives the same images, bit for bit (in " in report.headline.sentence
+        assert re.match(r"This change needs the same energy, [\d.]+ J est\. per image", report.headline.sentence)
         assert "an A/A comparison" in report.headline.sentence
         assert "in quality this is an A/A comparison" in report.headline.beware[0]
 

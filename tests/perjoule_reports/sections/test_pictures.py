@@ -277,3 +277,16 @@ def test_pairs_whose_images_are_not_stored_give_way_to_the_nearest(two_metrics, 
     assert shown["Side by side"].strips[-1].remark.startswith("near the worst difference: ")
     assert [strip.prompt for strip in shown["2 of 5 prompts"].strips] == kept
     assert all(thumb.uri for album in shown.values() if album.sheet for s in album.strips for thumb in s.thumbs)
+
+
+def test_without_scores_no_sentence_speaks_of_them(small):
+    """Neither of what they determine nor of the best and the worst image."""
+
+    def said(run):
+        section = pictures_section(run, read_evidence(run), Headline(sentence=""))
+        return " ".join((section.how_to_read, section.interval, *section.paragraphs))
+
+    bare = replace(small, scores=small.scores.clear(), points=small.points.clear())
+    assert "depends on their ids" in said(bare)
+    assert not re.search("scores determine|best|worst|frontier|its own", said(bare))
+    assert re.search("The scores determine .*Outlined images .*best and worst are extremes", said(small))
