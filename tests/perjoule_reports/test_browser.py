@@ -437,7 +437,7 @@ def test_the_floor_of_the_slider_is_kept(
 ) -> None:
     """It is rounded towards the worse side, as in the text and the table."""
     text, end = pages["small"].read_text(), "</script>"
-    head, begin, rest = text.partition(re.search(r"<script[^>]*perjoule-result[^>]*>", text)[0])  # type: ignore[index]
+    head, begin, rest = text.partition(re.search(r"<script[^>]*perjoule-result[^>]*>", text)[0])
     stored, end, tail = rest.partition(end)
     data = json.loads(stored)
     data["metrics"][data["choices"]["metric"]]["direction"] = direction

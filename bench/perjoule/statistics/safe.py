@@ -14,7 +14,6 @@ import math
 import numpy as np
 
 from perjoule.statistics.resampling import Array
-from perjoule.types import Role
 
 CONFIDENCE = 0.9
 
@@ -46,7 +45,7 @@ def kept(point: Array, resamples: Array, confidence: float = CONFIDENCE) -> Arra
     return np.minimum(point, least_kept(resamples, confidence))
 
 
-def anchor_worth(role: Role, steps: float | None, quality: float, energy_j: float | None) -> tuple[float, ...]:
+def anchor_worth(role: str, steps: float | None, quality: float, energy_j: float | None) -> tuple[float, ...]:
     """Return a key whose maximum over the cells is the anchor, which sets the floor and which others are compared with.
 
     It is the longest fixed run. Without any fixed run it is the longest other one, a control only if there is nothing

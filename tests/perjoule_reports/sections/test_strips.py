@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_an_image_has_its_own_steps_where_its_label_has_the_mean_of_the_cell(sma
     arm = evidence.arms[1]
     shot = next(iter(shots(Side(run=small, arm=arm), None).values()))
 
-    def under(own: int, **more: object) -> tuple[str, ...]:
+    def under(own: int, **more: Any) -> tuple[str, ...]:
         side = replace(shot.side, arm=replace(arm, **more))
         row = Row(prompt_id=shot.prompt_id, remark="", shots=(replace(shot, steps=own, side=side),))
         (strip,) = strips([row], encoded([row]), evidence, str)
