@@ -43,7 +43,7 @@ def test_the_next_command_exists_and_uses_parameters_of_the_last(name: str) -> N
 
 
 def test_a_path_is_quoted_and_a_program_gets_no_hint() -> None:
-    assert hint("frontier", {"run": Path("my runs/demo")}) == "perjoule recommend 'my runs/demo' --min-quality Q"
+    assert hint("frontier", {"run": Path("my runs/demo")}) == "perjoule recommend 'my runs/demo'"
     assert hint("frontier", {"run": Path("a"), "as_json": True}) == ""
     assert hint("run", {"quiet": True}) == ""
     assert hint("gate", {"candidate": Path("a"), "baseline": None}) == ""
