@@ -10,13 +10,14 @@ import polars as pl
 from perjoule.runs.trial_counts import trial_counts
 from perjoule.statistics.clocks import clock_difference
 from perjoule.statistics.devices import devices_of, mixtures
+from perjoule.statistics.safe import LEAST_PROMPTS
 from perjoule.warnings import warning
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.choosing import Choosing, code_of, decision, recommend_command
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.naming import capitalised
-from perjoule_reports.pairing import LEAST_PROMPTS, Versus
+from perjoule_reports.pairing import Versus
 from perjoule_reports.records import RunData
 from perjoule_reports.trust import disturbances
 

@@ -12,7 +12,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 import numpy as np
 
 from perjoule.errors import PerjouleError
-from perjoule.statistics.safe import kept
+from perjoule.statistics.safe import LEAST_PROMPTS, kept
 from perjoule.suite.diffusers_code import diffusers_code, policy_code
 from perjoule.suite.reading import cells_of
 from perjoule.suite.smaller import planned_name
@@ -20,7 +20,6 @@ from perjoule_reports.analysis import Analysis, advisable, apart_from_odd
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.format import number
 from perjoule_reports.naming import capitalised
-from perjoule_reports.pairing import LEAST_PROMPTS
 from perjoule_reports.records import RunData
 
 

@@ -10,12 +10,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from perjoule.statistics.safe import LEAST_PROMPTS
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis, advisable, apart_from_odd, rivals
 from perjoule_reports.evidence import Arm, Axis, Evidence
 from perjoule_reports.naming import capitalised
-from perjoule_reports.pairing import LEAST_PROMPTS, Versus
+from perjoule_reports.pairing import Versus
 from perjoule_reports.records import Headline, Tile
 
 _PARTS = (

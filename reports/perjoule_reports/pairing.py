@@ -13,8 +13,6 @@ from perjoule.types import Interval
 from perjoule_reports.analysis import Analysis
 from perjoule_reports.evidence import Arm, Axis, Evidence
 
-LEAST_PROMPTS = 8  # with fewer, 95 % intervals cover far less often than in 95 % of cases
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versus:

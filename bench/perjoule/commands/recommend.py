@@ -73,6 +73,8 @@ def recommend(
 
 
 def _text(advice: dict[str, Any]) -> str:
+    from perjoule.statistics.safe import LEAST_PROMPTS
+
     chosen, safe, point = advice["chosen"], advice["safe"], advice["point"]
     sure = f"{100 * advice['confidence']:g} %"
     lines = [_line(chosen, advice["metric"])]
@@ -85,6 +87,10 @@ def _text(advice: dict[str, Any]) -> str:
         lines.append(
             f"  keeps what was asked in {chosen['p_meets']:.1%} of the resamples{again} ({advice['n_prompts']} prompts)"
         )
+        if advice["n_prompts"] < LEAST_PROMPTS:
+            lines.append(
+                f"  note: that is too sure, because resamples of fewer than {LEAST_PROMPTS} prompts vary too little"
+            )
     if advice["by"] == "limit":
         if point["cell_id"] != chosen["cell_id"]:
             lines.append(f"  by its point estimate alone, which --by-point takes: {_line(point, advice['metric'])}")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from perjoule.statistics.safe import LEAST_PROMPTS
 from perjoule.types import Interval
 from perjoule_reports import format as fmt
 from perjoule_reports.analysis import Analysis
@@ -13,7 +14,6 @@ from perjoule_reports.choosing import Choosing, Option, code_of, decision
 from perjoule_reports.evidence import Evidence
 from perjoule_reports.naming import capitalised
 from perjoule_reports.pages.schema import ResultChoices, ResultOption
-from perjoule_reports.pairing import LEAST_PROMPTS
 from perjoule_reports.records import Cell, Column, RunData, Section, Table
 from perjoule_reports.sections import guide
 from perjoule_reports.sections.tables import interval_cells

@@ -141,6 +141,14 @@ class TestSafe:
         assert "has no interval" in err
         assert call("recommend", str(run.path), "--min-quality", "0.5", "--by-point", capsys=capsys)[0] == 0
 
+    @pytest.mark.parametrize(("prompts", "is_noted"), [(7, True), (8, False)])
+    def test_few_prompts_are_noted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], prompts: int, is_noted: bool
+    ) -> None:
+        run = imported(table(prompts=prompts), tmp_path)
+        _, out, _ = call("recommend", str(run.path), "--min-quality", "0.1", capsys=capsys)
+        assert ("that is too sure: resamples of fewer than 8 prompts" in out) == is_noted
+
     def test_the_text_names_both(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = run_of(tmp_path, (1.0, 0.5), (2.0, 0.91), (4.0, 0.99))
         code, out, _ = call("recommend", str(run.path), "--min-quality", "0.9", capsys=capsys)
