@@ -88,9 +88,7 @@ def _text(advice: dict[str, Any]) -> str:
             f"  keeps what was asked in {chosen['p_meets']:.1%} of the resamples{again} ({advice['n_prompts']} prompts)"
         )
         if advice["n_prompts"] < LEAST_PROMPTS:
-            lines.append(
-                f"  note: that is too sure, because resamples of fewer than {LEAST_PROMPTS} prompts vary too little"
-            )
+            lines.append(f"  note: that is too sure: resamples of fewer than {LEAST_PROMPTS} prompts vary too little")
     if advice["by"] == "limit":
         if point["cell_id"] != chosen["cell_id"]:
             lines.append(f"  by its point estimate alone, which --by-point takes: {_line(point, advice['metric'])}")
