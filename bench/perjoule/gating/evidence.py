@@ -127,15 +127,15 @@ def _new_images(baseline: Run, candidate: Run) -> Iterable[str]:
     """Yield notes about images that only the candidate has, in cells of both runs."""
     before, after = _images(baseline), _images(candidate)
     keys = ["cell_id", "prompt_id"]
-    after = after.join(before, on="cell_id", how="semi")
-    prompts = sorted(after.join(before, on=keys, how="anti")["prompt_id"].unique())
+    new = after.join(before, on=[*keys, "seed"], how="anti", nulls_equal=True).join(before, on="cell_id", how="semi")
+    prompts = sorted(new.join(before, on=keys, how="anti")["prompt_id"].unique())
     if prompts:
         verb = "is" if len(prompts) == 1 else "are"
         yield (
             f"{_count(len(prompts), 'new prompt')} {verb} not judged until there is a baseline with "
             f"{'it' if len(prompts) == 1 else 'them'}{_texts(candidate, prompts)}"
         )
-    seeds = after.join(before, on=keys, how="semi").join(before, on=[*keys, "seed"], how="anti", nulls_equal=True)
+    seeds = new.join(before, on=keys, how="semi")
     if len(seeds):
         seeds_of = _count(len(seeds), "image has a seed", "images have seeds")
         yield f"candidate: {seeds_of} that the baseline lacks; the means of the same prompts include them"
