@@ -48,8 +48,10 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
     ]
     if empty:
         return Findings(invalid=tuple(empty))
-    missing = [*_missing_cells(baseline, candidate), *_missing_prompts(baseline, candidate)]
-    missing += _missing_scores(baseline, candidate, metric)
+    images = _images(baseline), _images(candidate)
+    missing = [*_missing_cells(baseline, candidate), *_missing_prompts(baseline, candidate, *images)]
+    for name, run, drawn in zip(("baseline", "candidate"), (baseline, candidate), images, strict=True):
+        missing += _missing_scores(name, run, drawn, metric)
     invalid: list[str] = []
     for name, run in (("baseline", baseline), ("candidate", candidate)):
         invalid += _invalid(name, run)
@@ -59,7 +61,7 @@ def check(baseline: Run, candidate: Run, metric: str, config: GateConfig) -> Fin
         missing=tuple(missing),
         incomparable=tuple(_differences(baseline, candidate, metric, set(config.change))),
         invalid=tuple(invalid),
-        notes=tuple(_notes(baseline, candidate, metric)),
+        notes=tuple(_notes(baseline, candidate, metric, images)),
     )
 
 
@@ -80,9 +82,8 @@ def _missing_cells(baseline: Run, candidate: Run) -> Iterable[Missing]:
         yield Missing(what="cell", name=cell, where="candidate", detail=hint)
 
 
-def _missing_prompts(baseline: Run, candidate: Run) -> Iterable[Missing]:
+def _missing_prompts(baseline: Run, candidate: Run, before: pl.DataFrame, after: pl.DataFrame) -> Iterable[Missing]:
     """Yield the images that only the baseline has, by cell."""
-    before, after = _images(baseline), _images(candidate)
     shared = _cells(baseline) & _cells(candidate)
     lacking = before.filter(pl.col("cell_id").is_in(list(shared))).join(
         after, on=["cell_id", "prompt_id", "seed"], how="anti", nulls_equal=True
@@ -109,9 +110,10 @@ def _texts(run: Run, prompts: Collection[str]) -> str:
     texts = [run.prompts[prompt] for prompt in prompts if run.prompts.get(prompt)]
     if not texts:
         return ""
-    shown = [f'"{one_line(text)[:_CHARACTERS]}{"…" if len(one_line(text)) > _CHARACTERS else ""}"' for text in texts]
+    lines = [one_line(text) for text in texts[:_QUOTED]]
+    shown = [f'"{line[:_CHARACTERS]}{"…" if len(line) > _CHARACTERS else ""}"' for line in lines]
     more = f" and {len(prompts) - _QUOTED} more" if len(prompts) > _QUOTED else ""
-    return f": {', '.join(shown[:_QUOTED])}{more}"
+    return f": {', '.join(shown)}{more}"
 
 
 def _images(run: Run) -> pl.DataFrame:
@@ -123,9 +125,8 @@ def _images(run: Run) -> pl.DataFrame:
     )
 
 
-def _new_images(baseline: Run, candidate: Run) -> Iterable[str]:
+def _new_images(candidate: Run, before: pl.DataFrame, after: pl.DataFrame) -> Iterable[str]:
     """Yield notes about images that only the candidate has, in cells of both runs."""
-    before, after = _images(baseline), _images(candidate)
     keys = ["cell_id", "prompt_id"]
     new = after.join(before, on=[*keys, "seed"], how="anti", nulls_equal=True).join(before, on="cell_id", how="semi")
     prompts = sorted(new.join(before, on=keys, how="anti")["prompt_id"].unique())
@@ -141,26 +142,25 @@ def _new_images(baseline: Run, candidate: Run) -> Iterable[str]:
         yield f"candidate: {seeds_of} that the baseline lacks; the means of the same prompts include them"
 
 
-def _missing_scores(baseline: Run, candidate: Run, metric: str) -> Iterable[Missing]:
-    for name, run in (("baseline", baseline), ("candidate", candidate)):
-        scores = run.scores.filter(pl.col("metric") == metric)
-        if metric not in run.metrics or scores.is_empty():
-            known = ", ".join(sorted(run.metrics)) or "none"
-            yield Missing(what="metric", name=metric, where=name, detail=f"scored metrics: {known}")
-            continue
-        bad = scores.filter(~pl.col("value").is_finite().fill_null(False))
-        # observers see one image per cell and prompt
-        keys = ["cell_id", "prompt_id"] + (["seed"] if run.metrics[metric].track != "preference" else [])
-        images = _images(run).join(scores, on=keys, how="anti", nulls_equal=True)
-        if len(bad) or len(images):
-            reasons = bad["reason_unscored"].drop_nulls().value_counts(sort=True).head(1)["reason_unscored"].to_list()
-            why = f"; most frequent reason: {reasons[0]}" if reasons else ""
-            yield Missing(
-                what="score",
-                name=metric,
-                where=name,
-                detail=f"{_count(len(bad) + len(images), 'image has', 'images have')} no score{why}",
-            )
+def _missing_scores(name: str, run: Run, images: pl.DataFrame, metric: str) -> Iterable[Missing]:
+    scores = run.scores.filter(pl.col("metric") == metric)
+    if metric not in run.metrics or scores.is_empty():
+        known = ", ".join(sorted(run.metrics)) or "none"
+        yield Missing(what="metric", name=metric, where=name, detail=f"scored metrics: {known}")
+        return
+    bad = scores.filter(~pl.col("value").is_finite().fill_null(False))
+    # observers see one image per cell and prompt
+    keys = ["cell_id", "prompt_id"] + (["seed"] if run.metrics[metric].track != "preference" else [])
+    unscored = images.join(scores, on=keys, how="anti", nulls_equal=True)
+    if len(bad) or len(unscored):
+        reasons = bad["reason_unscored"].drop_nulls().value_counts(sort=True).head(1)["reason_unscored"].to_list()
+        why = f"; most frequent reason: {reasons[0]}" if reasons else ""
+        yield Missing(
+            what="score",
+            name=metric,
+            where=name,
+            detail=f"{_count(len(bad) + len(unscored), 'image has', 'images have')} no score{why}",
+        )
 
 
 def _missing_energy(name: str, run: Run) -> Iterable[Missing]:
@@ -285,14 +285,14 @@ def differing_settings(
     return list(_differing(_setting_pairs(suites, environments, metric), change))
 
 
-def _notes(baseline: Run, candidate: Run, metric: str) -> Iterable[str]:
+def _notes(baseline: Run, candidate: Run, metric: str, images: tuple[pl.DataFrame, pl.DataFrame]) -> Iterable[str]:
     spec = baseline.metrics.get(metric)
     if spec is not None and spec.advisory:
         yield f"{metric} is advisory: it describes images but does not say how good they are"
     new = sorted(_cells(candidate) - _cells(baseline))
     if new:
         yield f"cells that only the candidate has are not judged: {', '.join(new[:_LISTED])}"
-    yield from _new_images(baseline, candidate)
+    yield from _new_images(candidate, *images)
     for name, run in (("baseline", baseline), ("candidate", candidate)):
         good = run.windows
         smaller = sorted(good.filter(is_marked("W266"))["cell_id"].unique())
